@@ -1,0 +1,104 @@
+//! `simulator demo`: the main job, both ways, told as a short story.
+
+mod acts;
+mod corpus;
+mod report;
+mod story;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::run::{app_root, build_handler, stay_up};
+use crate::world::{Handler, Ports, StartError, World, WorldOptions};
+use acts::Stage;
+use report::Report;
+use story::Story;
+
+/// What to play.
+#[derive(Debug)]
+pub struct Options {
+    /// Print one JSON object in place of the story.
+    pub json: bool,
+    /// How many generated uplinks to play.
+    pub uplinks: usize,
+    /// NDJSON file of decoded payloads to play too.
+    pub payloads: Option<PathBuf>,
+    /// Stay up afterwards.
+    pub keep: bool,
+    /// The handler; built if absent.
+    pub handler: Option<PathBuf>,
+}
+
+/// Plays the main job. Returns whether nothing is missing.
+///
+/// # Errors
+/// If something cannot be started or a service refuses what it must take.
+pub async fn demo(options: Options) -> Result<bool, StartError> {
+    let payloads = options.payloads.as_deref().map(corpus::read).transpose()?.unwrap_or_default();
+    let mut story = Story::new(options.json);
+    story.scene("The handler is built and the services start");
+    let handler = match options.handler {
+        Some(program) => program,
+        None => build_handler().await?,
+    };
+    let world = start(&handler).await?;
+    story.tell(format_args!(
+        "IoT Hub on port {}, its service API on {}, Event Hubs on {}, The Things Stack on {}, the Functions host on {}",
+        world.iot_hub.mqtt_addr().port(),
+        world.iot_hub.https_addr().port(),
+        world.event_hubs.addr().port(),
+        world.stack.addr().port(),
+        world.functions.addr().port()
+    ));
+
+    let mut stage = Stage::new(&world)?;
+    stage.devices(&mut story).await?;
+    stage.waiting_downlink(&mut story).await?;
+    stage.message_types(&mut story).await?;
+    stage.uplinks(&mut story, options.uplinks).await?;
+    stage.payloads(&mut story, &payloads).await?;
+    stage.downlinks(&mut story).await?;
+    stage.outage(&mut story).await?;
+    stage.dead_letter(&mut story).await?;
+    stage.deletion(&mut story).await?;
+    let settled = stage.settle(&mut story).await;
+
+    let report = Report::gather(&world, &stage, settled);
+    if options.json {
+        println!("{:#}", report.json());
+    } else {
+        story.close(&report);
+    }
+    if options.keep {
+        what_next(&world)?;
+        stay_up().await?;
+    }
+    world.shutdown().await;
+    Ok(report.missing().is_empty())
+}
+
+async fn start(handler: &Path) -> Result<World, StartError> {
+    // The host's and the handler's lines are for the one who looks for them: RUST_LOG=simulator=info.
+    let log = Box::new(|line: &str| tracing::info!("{line}"));
+    World::start(WorldOptions {
+        ports: Ports::default(),
+        app_root: app_root()?,
+        handler: Handler::Program(handler.to_owned()),
+        settings: BTreeMap::new(),
+        log,
+    })
+    .await
+}
+
+fn what_next(world: &World) -> Result<(), StartError> {
+    let (url, headers) = world.webhook();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| format!("-H '{name}: {value}'")).collect();
+    let up = r#"{"end_device_ids":{"device_id":"by-hand","application_ids":{"application_id":"APP"}},"uplink_message":{"f_port":1,"decoded_payload":{"hello":"hub"}}}"#
+        .replace("APP", crate::world::APPLICATION_ID);
+    let description = world.ca_file().with_file_name("world.json");
+    std::fs::write(&description, format!("{:#}\n", world.description()))?;
+    println!("\nEverything stays up until ctrl-c. Try an uplink of your own:\n");
+    println!("  curl -i {} -H 'Content-Type: application/json' \\\n    -d '{up}' \\\n    {url}\n", headers.join(" "));
+    println!("Endpoints, keys and the CA file: {}", description.display());
+    Ok(())
+}

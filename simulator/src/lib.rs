@@ -1,0 +1,25 @@
+//! Azure IoT Hub, Azure Event Hubs, the Functions host and a small The Things Stack on one machine.
+//!
+//! | module | what it imitates |
+//! |---|---|
+//! | [`iot_hub`] | an IoT hub: devices over MQTT, the service API, message routing |
+//! | [`event_hubs`] | an Event Hubs namespace: partitions, AMQP |
+//! | [`functions_host`] | the Azure Functions host with a custom handler |
+//! | [`stack`] | The Things Stack: registries, downlink queues, webhooks |
+//! | [`tls`] | a throw-away certificate authority |
+//! | [`world`] | all of them, wired together |
+//! | [`service_client`] | what an operator does against the service API |
+//! | [`fixtures`] | webhook bodies of the eleven message types, and nasty ones |
+//! | [`demo`], [`run`] | the commands of the program |
+
+pub mod demo;
+pub mod event_hubs;
+pub mod eventually;
+pub mod fixtures;
+pub mod functions_host;
+pub mod iot_hub;
+pub mod run;
+pub mod service_client;
+pub mod stack;
+pub mod tls;
+pub mod world;

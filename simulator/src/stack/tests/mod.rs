@@ -1,0 +1,5 @@
+//! The main rules, over HTTP.
+
+mod api;
+mod support;
+mod webhooks;

@@ -1,0 +1,332 @@
+//! Everything around the bridge, started together: the one place that knows how the parts are wired.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rand::Rng as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::event_hubs::{AmqpServer, Namespace};
+use crate::functions_host::{FunctionsHost, HostOptions, LogSink};
+use crate::iot_hub::{BUILT_IN_EVENTS, IotHub, IotHubOptions, Policy, Rights, Route, RouteSource};
+use crate::stack::{Stack, StackOptions, Webhook};
+use crate::tls::Tls;
+
+/// Host name of the simulated hub.
+pub const HUB_HOST: &str = "sim.azure-devices.net";
+/// Host name of the simulated Event Hubs namespace.
+pub const NAMESPACE_HOST: &str = "sim.servicebus.windows.net";
+/// The one application of the simulated The Things Stack.
+pub const APPLICATION_ID: &str = "greenhouse";
+
+/// Partitions of every Event Hub.
+const PARTITIONS: usize = 4;
+
+/// Why the world did not start.
+pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The ports of the services; 0 picks a free one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ports {
+    /// MQTT over TLS.
+    pub mqtt: u16,
+    /// Service API of the hub.
+    pub hub_https: u16,
+    /// The Things Stack.
+    pub stack: u16,
+    /// Event Hubs, AMQP.
+    pub event_hubs: u16,
+    /// The Functions host.
+    pub functions: u16,
+}
+
+/// How the handler runs.
+#[derive(Clone, Debug)]
+pub enum Handler {
+    /// The Functions host starts this program.
+    Program(PathBuf),
+    /// Someone starts it by hand on the port that the settings name.
+    ByHand,
+}
+
+/// What to start.
+pub struct WorldOptions {
+    /// The ports.
+    pub ports: Ports,
+    /// Folder with `host.json` and the functions.
+    pub app_root: PathBuf,
+    /// How the handler runs.
+    pub handler: Handler,
+    /// App settings of the handler beside those that the world makes; they win.
+    pub settings: BTreeMap<String, String>,
+    /// Takes the lines of the host and the handler.
+    pub log: LogSink,
+}
+
+/// Everything around the bridge.
+pub struct World {
+    /// The hub.
+    pub iot_hub: IotHub,
+    /// The Event Hubs of the bridge and the hub's built-in endpoint.
+    pub events: Namespace,
+    /// The AMQP door to them.
+    pub event_hubs: AmqpServer,
+    /// The Things Stack.
+    pub stack: Stack,
+    /// The Functions host.
+    pub functions: FunctionsHost,
+    /// The app settings that the handler was given.
+    pub settings: BTreeMap<String, String>,
+    policies: Vec<Policy>,
+    function_key: String,
+    webhook_secret: String,
+    folder: TempDir,
+}
+
+fn random_key(bytes: usize) -> Vec<u8> {
+    let mut key = vec![0; bytes];
+    rand::rng().fill(&mut key[..]);
+    key
+}
+
+fn random_word(bytes: usize) -> String {
+    random_key(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Three parts in the alphabet of real keys.
+fn random_api_key() -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let part = |length: usize| -> String {
+        random_key(length).into_iter().map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()])).collect()
+    };
+    format!("NNSXS.{}.{}", part(39), part(52))
+}
+
+fn policies() -> Vec<Policy> {
+    let none = Rights { registry_read: false, registry_write: false, service_connect: false, device_connect: false };
+    let all = Rights { registry_read: true, registry_write: true, service_connect: true, device_connect: true };
+    let policy = |name: &str, rights| Policy { name: name.to_owned(), key: random_key(32), rights };
+    vec![
+        policy("iothubowner", all),
+        policy("service", Rights { service_connect: true, ..none }),
+        policy("device", Rights { device_connect: true, ..none }),
+        policy("registryRead", Rights { registry_read: true, ..none }),
+        policy("registryReadWrite", Rights { registry_read: true, registry_write: true, ..none }),
+        policy("tts-bridge", Rights { registry_read: true, ..all }),
+    ]
+}
+
+/// The routes that the bridge needs.
+fn routes() -> Vec<Route> {
+    let route = |name: &str, source, condition: &str| Route {
+        name: name.to_owned(),
+        source,
+        condition: condition.to_owned(),
+        event_hub: "stack-events".to_owned(),
+    };
+    vec![
+        route("device-lifecycle", RouteSource::DeviceLifecycleEvents, "true"),
+        route(
+            "twin-changes",
+            RouteSource::TwinChangeEvents,
+            "IS_OBJECT($body.properties.desired) OR IS_OBJECT($body.tags)",
+        ),
+    ]
+}
+
+impl World {
+    /// Starts the services, then the Functions host with the handler.
+    ///
+    /// # Errors
+    /// If a port is taken, a certificate cannot be made, or the handler cannot be started.
+    pub async fn start(options: WorldOptions) -> Result<Self, StartError> {
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let ports = options.ports;
+        let tls = Tls::new(&[HUB_HOST])?;
+        let folder = tempfile::Builder::new().prefix("tts-iot-hub-simulator-").tempdir()?;
+        std::fs::write(folder.path().join("ca.pem"), tls.ca_pem())?;
+
+        let events = Namespace::new(&[
+            ("stack-events", PARTITIONS),
+            ("parked-uplinks", PARTITIONS),
+            ("dead-letters", PARTITIONS),
+            (BUILT_IN_EVENTS, PARTITIONS),
+        ]);
+        let event_hubs_key = STANDARD.encode(random_key(32));
+        let event_hubs =
+            AmqpServer::start(address(ports.event_hubs), events.clone(), vec![("bridge".to_owned(), event_hubs_key)])
+                .await?;
+        let policies = policies();
+        let iot_hub = IotHub::start(
+            IotHubOptions {
+                host_name: HUB_HOST.to_owned(),
+                mqtt_addr: address(ports.mqtt),
+                https_addr: address(ports.hub_https),
+                policies: policies.clone(),
+                routes: routes(),
+                fallback: true,
+            },
+            &tls,
+            events.clone(),
+        )
+        .await?;
+        let api_key = random_api_key();
+        let stack = Stack::start(StackOptions {
+            listen: address(ports.stack),
+            application_id: APPLICATION_ID.to_owned(),
+            api_key: api_key.clone(),
+            ..StackOptions::default()
+        })
+        .await?;
+
+        let webhook_secret = random_word(16);
+        let function_key = random_word(20);
+        let mut settings = BTreeMap::from([
+            ("STACK_BASE_URL".to_owned(), stack.base_url()),
+            ("STACK_APPLICATION_ID".to_owned(), APPLICATION_ID.to_owned()),
+            ("STACK_API_KEY".to_owned(), api_key),
+            ("IOTHUB_HOSTNAME".to_owned(), HUB_HOST.to_owned()),
+            ("IOTHUB_GATEWAY_HOSTNAME".to_owned(), "localhost".to_owned()),
+            ("IOTHUB_MQTT_PORT".to_owned(), iot_hub.mqtt_addr().port().to_string()),
+            ("IOTHUB_HTTPS_PORT".to_owned(), iot_hub.https_addr().port().to_string()),
+            ("IOTHUB_CA_FILE".to_owned(), folder.path().join("ca.pem").display().to_string()),
+            ("StackEvents".to_owned(), event_hubs.connection_string()),
+            ("WEBHOOK_SECRET".to_owned(), webhook_secret.clone()),
+        ]);
+        if let Some(policy) = policies.iter().find(|policy| policy.name == "tts-bridge") {
+            settings.insert("IOTHUB_POLICY_NAME".to_owned(), policy.name.clone());
+            settings.insert("IOTHUB_POLICY_KEY".to_owned(), STANDARD.encode(&policy.key));
+        }
+        settings.extend(options.settings);
+
+        let (executable, external_port) = match options.handler {
+            Handler::Program(program) => (Some(program), None),
+            Handler::ByHand => (None, Some(free_port()?)),
+        };
+        if let Some(port) = external_port {
+            settings.insert("FUNCTIONS_CUSTOMHANDLER_PORT".to_owned(), port.to_string());
+        }
+        let functions = FunctionsHost::start(HostOptions {
+            app_root: options.app_root,
+            executable,
+            external_port,
+            settings: settings.clone(),
+            listen: address(ports.functions),
+            function_key: function_key.clone(),
+            namespace: events.clone(),
+            fully_qualified_namespace: NAMESPACE_HOST.to_owned(),
+            log: options.log,
+        })
+        .await?;
+        let mut webhook = Webhook::new(format!("{}/uplink{{/devID}}", functions.base_url()));
+        webhook.headers = vec![
+            ("x-functions-key".to_owned(), function_key.clone()),
+            ("X-Webhook-Secret".to_owned(), webhook_secret.clone()),
+        ];
+        stack.set_webhook(&webhook);
+        stack.set_package(true);
+        Ok(Self {
+            iot_hub,
+            events,
+            event_hubs,
+            stack,
+            functions,
+            settings,
+            policies,
+            function_key,
+            webhook_secret,
+            folder,
+        })
+    }
+
+    /// File with the certificate of the authority that signed the hub's certificate; gone with the world.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The policy of this name.
+    #[must_use]
+    pub fn policy(&self, name: &str) -> Option<&Policy> {
+        self.policies.iter().find(|policy| policy.name == name)
+    }
+
+    /// The URL and the headers that a webhook needs.
+    #[must_use]
+    pub fn webhook(&self) -> (String, [(&'static str, &str); 2]) {
+        let url = format!("{}/uplink", self.functions.base_url());
+        (url, [("x-functions-key", &self.function_key), ("X-Webhook-Secret", &self.webhook_secret)])
+    }
+
+    /// All that a client of the simulated services needs to know.
+    #[must_use]
+    pub fn description(&self) -> Value {
+        let policies: Vec<_> = self
+            .policies
+            .iter()
+            .map(|policy| {
+                let key = STANDARD.encode(&policy.key);
+                json!({
+                    "name": policy.name,
+                    "key": key,
+                    "connection_string": format!("HostName={HUB_HOST};SharedAccessKeyName={};SharedAccessKey={key}", policy.name),
+                })
+            })
+            .collect();
+        let (webhook_url, headers) = self.webhook();
+        let headers: BTreeMap<_, _> = headers.into_iter().collect();
+        json!({
+            "hub_host_name": HUB_HOST,
+            "mqtt": {"host": "localhost", "port": self.iot_hub.mqtt_addr().port()},
+            "hub_https": {"host": "localhost", "port": self.iot_hub.https_addr().port()},
+            "ca_file": self.ca_file(),
+            "policies": policies,
+            "event_hubs": {
+                "port": self.event_hubs.addr().port(),
+                "connection_string": self.event_hubs.connection_string(),
+                "built_in_endpoint": BUILT_IN_EVENTS,
+                "stack_events": "stack-events",
+                "parked_uplinks": "parked-uplinks",
+                "dead_letters": "dead-letters",
+            },
+            "stack": {
+                "base_url": self.stack.base_url(),
+                "application_id": APPLICATION_ID,
+                "api_key": self.settings["STACK_API_KEY"],
+            },
+            "functions": {"base_url": self.functions.base_url()},
+            "webhook": {"url": webhook_url, "headers": headers},
+        })
+    }
+
+    /// The settings as lines that a shell or an env-file reader takes.
+    #[must_use]
+    pub fn env_file(&self) -> String {
+        let plain = |value: &str| value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:+=@%,".contains(&b));
+        let line = |(name, value): (&String, &String)| {
+            if plain(value) { format!("{name}={value}\n") } else { format!("{name}='{value}'\n") }
+        };
+        self.settings.iter().map(line).collect()
+    }
+
+    /// Stops the handler and the services; The Things Stack stops with the last handle to it.
+    pub async fn shutdown(self) {
+        self.functions.shutdown().await;
+        self.iot_hub.shutdown().await;
+        self.event_hubs.shutdown().await;
+    }
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The folder of the project that this simulator belongs to: the nearest one at or above `from` that holds `host.json`.
+#[must_use]
+pub fn find_app_root(from: &Path) -> Option<PathBuf> {
+    from.ancestors().find(|folder| folder.join("host.json").is_file()).map(Path::to_owned)
+}

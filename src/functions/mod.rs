@@ -1,0 +1,78 @@
+//! The contract with the Azure Functions host: what it sends, what it takes for an answer.
+
+mod body;
+mod envelope;
+mod server;
+
+pub use body::{BodyError, read_body};
+pub use envelope::{MalformedEnvelope, decode};
+pub use server::Functions;
+
+use std::future::Future;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+/// One delivery of an Event Hub trigger (`cardinality: many`, `dataType: binary`).
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The host's id of it; the same for every retry.
+    pub id: String,
+    /// How often this batch was tried before: `RetryContext.RetryCount`.
+    pub retry_count: u32,
+    /// The partition that all events come from.
+    pub partition_id: String,
+    /// The events, in the order of the partition.
+    pub events: Vec<Event>,
+}
+
+/// One event of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Event {
+    /// The body as it was sent.
+    pub body: Bytes,
+    /// Place in the partition; an event that an operator posts by hand has none.
+    pub sequence_number: Option<i64>,
+    /// When it was enqueued, RFC 3339 without a zone (UTC).
+    pub enqueued_at: Option<String>,
+    /// Application properties: whoever sent the event chose them.
+    pub properties: Map<String, Value>,
+    /// System properties: the AMQP properties and the message annotations, among them `iothub-…`.
+    pub system_properties: Map<String, Value>,
+}
+
+/// Where an event stands: the same in every delivery of it, and of no other event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    partition_id: String,
+    sequence_number: i64,
+    /// An Event Hub that was made anew counts from zero again.
+    enqueued_at: Option<String>,
+}
+
+impl Event {
+    /// Its place; `None` for one that was posted by hand: nothing tells it from the next.
+    #[must_use]
+    pub fn place(&self, partition_id: &str) -> Option<Place> {
+        Some(Place {
+            partition_id: partition_id.to_owned(),
+            sequence_number: self.sequence_number?,
+            enqueued_at: self.enqueued_at.clone(),
+        })
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every event is done with; the host may move its checkpoint. The lines go to the invocation's log.
+    Done(Vec<String>),
+    /// The host shall deliver the same batch again.
+    Retry(String),
+}
+
+/// A function that an Event Hub triggers.
+pub trait EventHubFunction: Send + Sync + 'static {
+    /// Handles one batch.
+    fn run(&self, invocation: Invocation) -> impl Future<Output = Outcome> + Send;
+}
