@@ -1,0 +1,50 @@
+//! App settings → one typed [`Config`]. Every problem is reported at once, at start, with its remedy.
+
+mod event_hubs;
+mod hub;
+mod problems;
+mod reader;
+mod stack;
+#[cfg(test)]
+mod tests;
+mod uplink;
+
+pub use event_hubs::{EventHubsAuth, EventHubsConfig};
+pub use hub::{HubConfig, Pipeline, PolicyKey, ServiceAuth, Sku};
+pub use problems::Problems;
+pub use reader::SETTINGS;
+pub use stack::{EventsTarget, StackConfig};
+pub use uplink::{TelemetryBody, UplinkConfig};
+
+use reader::Reader;
+
+/// Everything the bridge is told by its app settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The port on which the Functions host expects the handler.
+    pub port: u16,
+    /// The Things Stack.
+    pub stack: StackConfig,
+    /// Azure IoT Hub.
+    pub hub: HubConfig,
+    /// The Event Hubs namespace of the bridge.
+    pub event_hubs: EventHubsConfig,
+    /// What becomes of an uplink.
+    pub uplink: UplinkConfig,
+}
+
+impl Config {
+    /// Reads the configuration from the variables of the process.
+    ///
+    /// # Errors
+    /// All problems at once: missing, malformed and contradicting settings, each with what to do.
+    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, Problems> {
+        let mut read = Reader::new(vars);
+        let port = read.port();
+        let stack = StackConfig::read(&mut read);
+        let hub = HubConfig::read(&mut read);
+        let event_hubs = EventHubsConfig::read(&mut read);
+        let uplink = UplinkConfig::read(&mut read);
+        read.finish(|| Some(Self { port: port?, stack: stack?, hub: hub?, event_hubs: event_hubs?, uplink: uplink? }))
+    }
+}

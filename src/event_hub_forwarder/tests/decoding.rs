@@ -1,0 +1,132 @@
+use serde_json::json;
+
+use super::super::decode::{Change, Decoded, Touched, decode};
+use super::super::tally::Ignored;
+use super::world::{event, id, lifecycle_event, object, twin_event};
+use crate::functions::Event;
+
+fn reason(decoded: Decoded) -> Ignored {
+    match decoded {
+        Decoded::Ignored(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn change(decoded: Decoded) -> Change {
+    match decoded {
+        Decoded::Event(event) => event.change,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_the_annotation_of_the_hub_is_believed() {
+    let body = json!({"tags": {"lorawan": {"devEui": "A1B2C3D4E5F60718"}}});
+    for source in ["Telemetry", "deviceConnectionStateEvents", ""] {
+        let mut forged = event(source, "updateTwin", "probe-0017", &body);
+        forged.properties.insert("iothub-message-source".to_owned(), json!("twinChangeEvents"));
+        assert_eq!(reason(decode(&forged)), Ignored::NotFromHub, "{source}");
+    }
+    for source in ["twinChangeEvents", "TwinChangeEvents", "TWINCHANGEEVENTS"] {
+        assert!(matches!(decode(&event(source, "updateTwin", "probe-0017", &body)), Decoded::Event(_)), "{source}");
+    }
+}
+
+#[test]
+fn the_device_comes_from_the_annotation_and_else_from_the_property() {
+    let mut event = lifecycle_event("createDeviceIdentity", "probe-0017");
+    event.properties.insert("deviceId".to_owned(), json!("forged-1"));
+    let device = |event: &Event| match decode(event) {
+        Decoded::Event(event) => event.device,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(device(&event), id("probe-0017"));
+    event.system_properties.remove("iothub-connection-device-id");
+    assert_eq!(device(&event), id("forged-1"));
+    event.properties.remove("deviceId");
+    assert_eq!(reason(decode(&event)), Ignored::NoDevice);
+}
+
+#[test]
+fn modules_and_unknown_operations_are_ignored() {
+    let mut module = lifecycle_event("createDeviceIdentity", "probe-0017");
+    module.properties.insert("moduleId".to_owned(), json!("m"));
+    assert_eq!(reason(decode(&module)), Ignored::Module);
+    assert_eq!(reason(decode(&lifecycle_event("deleteModuleIdentity", "probe-0017"))), Ignored::Module);
+    assert_eq!(reason(decode(&lifecycle_event("renameDeviceIdentity", "probe-0017"))), Ignored::OtherOperation);
+    let crossed = event("twinChangeEvents", "deleteDeviceIdentity", "probe-0017", &json!({}));
+    assert_eq!(reason(decode(&crossed)), Ignored::OtherOperation);
+}
+
+#[test]
+fn lifecycle_events_need_no_body() {
+    let mut event = lifecycle_event("deleteDeviceIdentity", "probe-0017");
+    for body in ["", "null", "{", "[]"] {
+        event.body = body.into();
+        assert_eq!(change(decode(&event)), Change::Deleted, "{body}");
+    }
+    let mut event = twin_event("probe-0017", json!({}));
+    event.body = "{".into();
+    assert!(matches!(decode(&event), Decoded::Dead { .. }));
+}
+
+#[test]
+fn our_own_echoes_are_told_from_changes() {
+    let cases = [
+        (json!({"properties": {"reported": {"battery": 87, "$version": 4}}}), Ignored::EchoOfReported),
+        (json!({"tags": {"stack": {"downlink": {"state": "pushed"}}}}), Ignored::EchoOfTags),
+        (
+            json!({"tags": {"stack": {"registration": {"state": "registered"}}, "lorawan": {"appKey": null}}}),
+            Ignored::EchoOfTags,
+        ),
+        (json!({"tags": {"site": "north"}}), Ignored::NothingForUs),
+        (json!({"properties": {"desired": {"interval": 600, "$version": 3}}}), Ignored::NothingForUs),
+        (json!({}), Ignored::NothingForUs),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(reason(decode(&twin_event("probe-0017", body.clone()))), expected, "{body}");
+    }
+}
+
+#[test]
+fn what_was_touched_is_read_from_the_body() {
+    let touched = |body| match change(decode(&twin_event("probe-0017", body))) {
+        Change::Twin(touched) => touched,
+        other => panic!("{other:?}"),
+    };
+    let none = Touched::default();
+    let cases = [
+        (json!({"tags": {"lorawan": {"devEui": "A1"}, "stack": {}}}), Touched { lorawan: true, ..none }),
+        (json!({"tags": {"stack": {"downlink": {"state": "ready"}}}}), Touched { ready: true, ..none }),
+        (
+            json!({"properties": {"desired": {"decodedPayload": null, "rawDownlink": {"fPort": 1}, "$version": 7}}}),
+            Touched { downlink: true, decoded_removed: true, desired_version: Some(7), ..none },
+        ),
+        (json!({"properties": {"desired": null}}), Touched { downlink: true, ..none }),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(touched(body.clone()), expected, "{body}");
+    }
+}
+
+#[test]
+fn an_id_that_the_things_stack_cannot_have_is_ours_only_with_lorawan_tags() {
+    let asks = twin_event("Pump.7", json!({"tags": {"lorawan": {"devEui": "A1B2C3D4E5F60718"}}}));
+    match decode(&asks) {
+        Decoded::Dead { device, reason } => {
+            assert_eq!(device, "Pump.7");
+            assert!(reason.contains("create the device in IoT Hub under an id"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(reason(decode(&lifecycle_event("createDeviceIdentity", "Pump.7"))), Ignored::NotAStackId);
+}
+
+#[test]
+fn property_names_are_found_in_any_case() {
+    let mut event = lifecycle_event("createDeviceIdentity", "probe-0017");
+    event.system_properties = object(json!({
+        "IotHub-Message-Source": "deviceLifecycleEvents", "iothub-Connection-Device-Id": "probe-0017",
+    }));
+    assert_eq!(change(decode(&event)), Change::Created);
+}

@@ -1,0 +1,160 @@
+use serde_json::{Value, json};
+
+use super::super::decode::{Change, HubEvent, Touched};
+use super::super::desired;
+use super::super::plan::{Deletion, Plan, plan_deletion, plan_twin};
+use super::super::tally::Ignored;
+use super::world::{KEY, id, lorawan, object, rules, twin};
+use crate::iot_hub::Identity;
+
+fn event(change: Change) -> HubEvent {
+    HubEvent { device: id("probe-0017"), change, body: json!({}) }
+}
+
+fn tags_event() -> HubEvent {
+    event(Change::Twin(Touched { lorawan: true, ..Touched::default() }))
+}
+
+fn desired_event() -> HubEvent {
+    event(Change::Twin(Touched { downlink: true, ..Touched::default() }))
+}
+
+/// The plan in one word.
+fn word(plan: Plan) -> String {
+    match plan {
+        Plan::Register { registration, .. } if registration.has_root_keys() => "register".to_owned(),
+        Plan::Register { .. } => "change".to_owned(),
+        Plan::RefuseRegistration { .. } => "refuse".to_owned(),
+        Plan::Downlink(plan) if plan.interrupted => format!("resume {}", plan.version),
+        Plan::Downlink(plan) => format!("push {}", plan.version),
+        Plan::RefuseDownlink { .. } => "refuse downlink".to_owned(),
+        Plan::Forget => "forget".to_owned(),
+        Plan::Ignore(reason) => format!("{reason:?}"),
+    }
+}
+
+fn plan(event: &HubEvent, tags: Value, desired: Value) -> String {
+    word(plan_twin(event, &twin(tags, desired), &rules(), false))
+}
+
+fn hash_of(tags: &Value) -> String {
+    match plan_twin(&tags_event(), &twin(json!({"lorawan": tags}), json!({})), &rules(), false) {
+        Plan::Register { hash, .. } => hash,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn without_key() -> Value {
+    let mut tags = lorawan();
+    tags.as_object_mut().expect("an object").remove("appKey");
+    tags
+}
+
+#[test]
+fn lorawan_tags_are_registered_once_and_again_when_they_change() {
+    let hash = hash_of(&lorawan());
+    let registered =
+        json!({"registration": {"state": "registered", "hash": hash, "registeredAt": "2026-02-03T04:05:06Z"}});
+    let failed = json!({"registration": {"state": "failed", "hash": hash}});
+    let mut other_plan = without_key();
+    other_plan["frequencyPlanId"] = json!("US_902_928_FSB_2");
+    let cases = [
+        (tags_event(), json!({"lorawan": lorawan()}), "register"),
+        (event(Change::Created), json!({"lorawan": lorawan()}), "register"),
+        (tags_event(), json!({"lorawan": {"devEui": "A1"}}), "refuse"),
+        (tags_event(), json!({"lorawan": without_key(), "stack": registered}), "NothingDesired"),
+        // A key that came back is registered and taken out again.
+        (tags_event(), json!({"lorawan": lorawan(), "stack": registered}), "register"),
+        (tags_event(), json!({"lorawan": other_plan, "stack": registered}), "change"),
+        (tags_event(), json!({"lorawan": other_plan}), "refuse"),
+        // A failure is tried again when the user saves the tags, and not on any other event.
+        (tags_event(), json!({"lorawan": lorawan(), "stack": failed}), "register"),
+        (desired_event(), json!({"lorawan": lorawan(), "stack": failed}), "NothingDesired"),
+        (tags_event(), json!({"lorawan": lorawan(), "stack": {"applicationId": "other-app"}}), "OtherApplication"),
+        (event(Change::Created), json!({}), "WaitsForTags"),
+        (event(Change::Created), json!({"stack": {"applicationId": "cold-store", "devEui": "A1"}}), "EchoOfIdentity"),
+    ];
+    for (event, tags, expected) in cases {
+        assert_eq!(plan(&event, tags.clone(), json!({})), expected, "{tags}");
+    }
+}
+
+#[test]
+fn kept_keys_belong_to_the_hash_and_taken_ones_do_not() {
+    let hash = |key: &str, keep: bool| {
+        let mut tags = lorawan();
+        tags["appKey"] = json!(key);
+        let rules = super::super::plan::Rules { keep_root_keys: keep, ..rules() };
+        match plan_twin(&tags_event(), &twin(json!({"lorawan": tags}), json!({})), &rules, false) {
+            Plan::Register { hash, .. } => hash,
+            other => panic!("{other:?}"),
+        }
+    };
+    let other = KEY.replace('0', "1");
+    assert_eq!(hash(KEY, false), hash(&other, false));
+    assert_ne!(hash(KEY, true), hash(&other, true));
+}
+
+#[test]
+fn a_downlink_is_a_difference_from_what_was_applied_last() {
+    let wanted = json!({"rawDownlink": {"fPort": 15, "framePayload": "BEEF"}});
+    let same = desired::hash(&object(wanted.clone()));
+    let marker = |state: &str, hash: &str| json!({"stack": {"downlink": {"version": 9, "hash": hash, "state": state, "error": null}}});
+    let cases = [
+        (desired_event(), json!({}), wanted.clone(), "push 1"),
+        (event(Change::Created), json!({}), wanted.clone(), "push 1"),
+        // An old value must not go out because a tag changed.
+        (tags_event(), json!({}), wanted.clone(), "NothingDesired"),
+        (desired_event(), marker("pushed", &same), wanted.clone(), "Unchanged"),
+        (desired_event(), marker("failed", &same), wanted.clone(), "Unchanged"),
+        (desired_event(), marker("waiting", &same), wanted.clone(), "WaitsForJoin"),
+        (desired_event(), marker("ready", &same), wanted.clone(), "push 9"),
+        (desired_event(), marker("pushing", &same), wanted.clone(), "resume 9"),
+        (desired_event(), marker("pushed", "other"), wanted.clone(), "push 1"),
+        (desired_event(), marker("waiting", "other"), wanted.clone(), "push 1"),
+        (desired_event(), marker("pushed", &same), json!({}), "forget"),
+        (desired_event(), json!({}), json!({}), "NothingDesired"),
+        (desired_event(), json!({}), json!({"decodedPayload": 7}), "refuse downlink"),
+        (desired_event(), marker("pushed", "other"), json!({"decodedPayload": 7}), "refuse downlink"),
+    ];
+    for (event, tags, desired, expected) in cases {
+        assert_eq!(plan(&event, tags.clone(), desired.clone()), expected, "{tags} {desired}");
+    }
+}
+
+#[test]
+fn set_to_null_and_back_is_sent_again_however_late_the_events_come() {
+    let wanted = json!({"decodedPayload": {"valve": "open"}});
+    let hash = desired::hash(&object(wanted.clone()));
+    let tags = json!({"stack": {"downlink": {"version": 5, "hash": hash, "state": "pushed", "error": null}}});
+    let removal = |version| {
+        let touched =
+            Touched { downlink: true, decoded_removed: true, desired_version: Some(version), ..Touched::default() };
+        event(Change::Twin(touched))
+    };
+    assert_eq!(plan(&removal(6), tags.clone(), wanted.clone()), "push 1");
+    assert_eq!(plan(&removal(5), tags.clone(), wanted), "Unchanged", "delivered twice");
+    assert_eq!(plan(&removal(6), tags, json!({})), "forget");
+}
+
+#[test]
+fn only_what_is_gone_or_our_own_creation_is_deleted() {
+    let identity = Identity { etag: "e".to_owned(), generation_id: "g".to_owned(), enabled: true };
+    let event = event(Change::Deleted);
+    let with =
+        |tags: Value, desired: Value| plan_deletion(&event, Some((&identity, Some(&twin(tags, desired)))), &rules());
+    let ours = || json!({"stack": {"applicationId": "cold-store"}});
+    assert_eq!(plan_deletion(&event, None, &rules()), Deletion::InStack);
+    assert_eq!(with(ours(), json!({})), Deletion::InStackAndHub { etag: "e".to_owned() });
+    let newer_lives = [
+        (json!({}), json!({})),
+        (json!({"stack": {"applicationId": "cold-store"}, "lorawan": lorawan()}), json!({})),
+        (json!({"stack": {"applicationId": "other-app"}}), json!({})),
+        (ours(), json!({"interval": 5})),
+    ];
+    for (tags, desired) in newer_lives {
+        assert_eq!(with(tags.clone(), desired), Deletion::Ignore(Ignored::MadeAnew), "{tags}");
+    }
+    let off = super::super::plan::Rules { sync_delete: false, ..rules() };
+    assert_eq!(plan_deletion(&event, None, &off), Deletion::Ignore(Ignored::DeletionIsOff));
+}

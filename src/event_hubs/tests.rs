@@ -1,0 +1,299 @@
+//! The client against a local namespace.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use simulator::event_hubs::{AmqpServer, Event, Fault, Namespace, PropertyValue};
+
+use super::*;
+use crate::config::EventHubsAuth;
+use crate::failure::Class;
+use crate::ids::{DeviceId, Eui};
+
+/// The largest event of the standard tier.
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+async fn namespace() -> (AmqpServer, Namespace) {
+    let namespace = Namespace::new(&[(PARKED_UPLINKS, 4), (DEAD_LETTERS, 1)]);
+    let addr = "127.0.0.1:0".parse().expect("an address");
+    let policy = ("bridge".to_owned(), "bm90IGEgc2VjcmV0".to_owned());
+    let server = AmqpServer::start(addr, namespace.clone(), vec![policy]).await.expect("a free port");
+    (server, namespace)
+}
+
+fn client(connection_string: String) -> EventHubs {
+    let auth = EventHubsAuth::ConnectionString(SecretString::from(connection_string));
+    EventHubs::new(&EventHubsConfig { auth, parked_max_attempts: 20 }).expect("a good connection string")
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+fn uplink(device: &str) -> ParkedUplink {
+    ParkedUplink {
+        body: Bytes::from_static(b"{\"end_device_ids\": {}, \"odd\":\t\"\xc3\xa9\"}"),
+        device: EndDevice {
+            id: DeviceId::parse(device).expect("a valid id"),
+            dev_eui: Eui::parse("70B3D57ED0000001").ok(),
+            join_eui: None,
+        },
+        open: Open { telemetry: true, twin: false, waiting_downlink: true },
+        attempts: 3,
+        first_failed_at: "2026-03-01T08:00:00Z".into(),
+        first_failure: "connection refused".into(),
+    }
+}
+
+fn letter(body: Bytes) -> DeadLetter {
+    let properties = json!({"deviceId": "forged", "opType": "updateTwin", "count": 3, "nothing": null});
+    DeadLetter {
+        function: "UplinkIngress",
+        reason: "r".repeat(5000),
+        device_id: Some("probe-1".into()),
+        body,
+        properties: properties.as_object().cloned().expect("an object"),
+    }
+}
+
+/// Application properties as the Functions host hands them on.
+fn as_json(event: &Event) -> Map<String, Value> {
+    let value = |value: &PropertyValue| match value {
+        PropertyValue::String(text) => json!(text),
+        PropertyValue::Long(number) => json!(number),
+        PropertyValue::Int(number) => json!(number),
+        other => panic!("a property of an unexpected type: {other:?}"),
+    };
+    event.properties.iter().map(|(name, found)| (name.clone(), value(found))).collect()
+}
+
+fn events(namespace: &Namespace, hub: &str) -> Vec<Event> {
+    let hub = namespace.hub(hub).expect("a hub of the test");
+    hub.all().iter().map(|stored| stored.event.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_uplink_is_read_back_as_it_was() {
+    let (server, namespace) = namespace().await;
+    let client = client(server.connection_string());
+    let sent = uplink("probe-1");
+    client.park(&sent, soon()).await.expect("parked");
+    let events = events(&namespace, PARKED_UPLINKS);
+    let [event] = events.as_slice() else { panic!("one event, not {}", events.len()) };
+    assert_eq!(event.partition_key.as_deref(), Some("probe-1"));
+    assert_eq!(event.system.get("content-type"), Some(&"application/json".into()));
+    assert!(!event.properties.contains_key("joinEui"));
+    assert_eq!(ParkedUplink::from_event(event.body.clone(), &as_json(event)), Ok(sent));
+    client.close().await;
+    let refused = client.park(&uplink("probe-1"), soon()).await;
+    assert_eq!(refused, Err(EventHubsError::Closed { hub: PARKED_UPLINKS }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_connection_is_opened_again_within_the_call() {
+    let (server, namespace) = namespace().await;
+    let client = client(server.connection_string());
+    client.park(&uplink("probe-1"), soon()).await.expect("parked");
+    server.set_fault(Fault::Refuse);
+    let deadline = Instant::now() + Duration::from_millis(400);
+    let error = client.park(&uplink("probe-2"), deadline).await.expect_err("nobody listens");
+    assert_eq!(error.class(), Class::Retry, "{error}");
+    server.set_fault(Fault::None);
+    let calls = (0..20).map(|n| {
+        let (client, uplink) = (&client, uplink(&format!("probe-{n}")));
+        async move { client.park(&uplink, soon()).await }
+    });
+    for outcome in futures::future::join_all(calls).await {
+        outcome.expect("parked after the outage");
+    }
+    assert_eq!(events(&namespace, PARKED_UPLINKS).len(), 21);
+    assert!(server.counters().connections < 80, "one attempt at a time: {:?}", server.counters());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_namespace_does_not_hold_a_call_beyond_its_deadline() {
+    let (server, _namespace) = namespace().await;
+    server.set_fault(Fault::Silent);
+    let client = client(server.connection_string());
+    for _ in 0..2 {
+        let began = Instant::now();
+        let error = client.park(&uplink("probe-1"), began + Duration::from_millis(200)).await.expect_err("silence");
+        assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
+        assert_eq!(error.class(), Class::Retry, "{error}");
+    }
+    server.set_fault(Fault::None);
+    client.park(&uplink("probe-1"), soon()).await.expect("parked once it speaks again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_falls_silent_is_replaced() {
+    let (server, namespace) = namespace().await;
+    let client = client(server.connection_string());
+    client.park(&uplink("probe-1"), soon()).await.expect("parked");
+    server.set_fault(Fault::Silent);
+    let deadline = Instant::now() + Duration::from_millis(200);
+    client.park(&uplink("probe-2"), deadline).await.expect_err("silence");
+    server.set_fault(Fault::None);
+    client.park(&uplink("probe-3"), soon()).await.expect("parked");
+    assert!(events(&namespace, PARKED_UPLINKS).len() >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_dropped_in_flight_spoils_nothing() {
+    let (server, namespace) = namespace().await;
+    let client = client(server.connection_string());
+    client.park(&uplink("probe-1"), soon()).await.expect("parked");
+    // Several frames long, so that there are many places to stop at.
+    let large = ParkedUplink { body: Bytes::from(vec![b'x'; 700 * 1024]), ..uplink("probe-2") };
+    for microseconds in [0, 50, 200, 500, 1000, 2000, 5000] {
+        let patience = Duration::from_micros(microseconds);
+        let _given_up = tokio::time::timeout(patience, client.park(&large, soon())).await;
+    }
+    client.park(&uplink("probe-3"), soon()).await.expect("parked");
+    let bodies = events(&namespace, PARKED_UPLINKS);
+    assert!(bodies.iter().all(|event| event.body == large.body || event.body == uplink("probe-1").body));
+    assert!(
+        server.counters().connections <= PARKING_LINKS as u64 + 1,
+        "no connection was lost: {:?}",
+        server.counters()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_is_denied_at_once() {
+    let (server, _namespace) = namespace().await;
+    let client = client(server.connection_string().replace("bm90IGEgc2VjcmV0", "d3Jvbmc="));
+    let began = Instant::now();
+    let error = client.park(&uplink("probe-1"), soon()).await.expect_err("denied");
+    assert_eq!(error.class(), Class::Denied, "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(!format!("{error} {error:?}").contains("d3Jvbmc="), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_event_hub_is_denied_at_once() {
+    let addr = "127.0.0.1:0".parse().expect("an address");
+    let policy = ("bridge".to_owned(), "key".to_owned());
+    let server = AmqpServer::start(addr, Namespace::default(), vec![policy]).await.expect("a free port");
+    let client = client(server.connection_string());
+    let error = client.park(&uplink("probe-1"), soon()).await.expect_err("no such hub");
+    assert_eq!(error.class(), Class::Denied, "{error}");
+    assert!(error.to_string().contains("amqp:not-found"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_namespace_is_told_from_one_that_fails() {
+    let (server, _namespace) = namespace().await;
+    let client = client(server.connection_string());
+    client.park(&uplink("probe-1"), soon()).await.expect("parked");
+    for (fault, class) in [(Fault::Busy, Class::Throttled), (Fault::RejectSends, Class::Retry)] {
+        server.set_fault(fault);
+        let deadline = Instant::now() + Duration::from_millis(600);
+        let error = client.park(&uplink("probe-1"), deadline).await.expect_err("rejected");
+        assert_eq!(error.class(), class, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_keeps_body_and_properties() {
+    let (server, namespace) = namespace().await;
+    let client = client(server.connection_string());
+    client.dead_letter(&letter(Bytes::from_static(b"{}")), soon()).await.expect("written");
+    let events = events(&namespace, DEAD_LETTERS);
+    let properties = as_json(&events[0]);
+    assert_eq!(events[0].body, "{}");
+    assert_eq!(properties["function"], "UplinkIngress");
+    assert_eq!(properties["deviceId"], "probe-1", "a property of the event cannot forge one of the letter");
+    assert_eq!(properties["opType"], "updateTwin");
+    assert_eq!(properties["count"], 3);
+    assert!(properties["reason"].as_str().is_some_and(|reason| reason.len() == 1024));
+    assert!(properties["deadLetteredAt"].as_str().is_some_and(|at| at.ends_with('Z')));
+    assert!(!properties.contains_key("nothing") && !properties.contains_key("bodyOmittedBytes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oversized_dead_letter_loses_only_its_body() {
+    let (server, namespace) = namespace().await;
+    let client = client(server.connection_string());
+    let bytes = MAX_EVENT_BYTES;
+    client.dead_letter(&letter(Bytes::from(vec![b'x'; bytes])), soon()).await.expect("written");
+    let events = events(&namespace, DEAD_LETTERS);
+    assert!(events[0].body.is_empty());
+    let properties = as_json(&events[0]);
+    assert_eq!(properties["bodyOmittedBytes"], bytes);
+    assert_eq!(properties["opType"], "updateTwin");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uplink_larger_than_event_hubs_takes_is_poison() {
+    let (server, namespace) = namespace().await;
+    let client = client(server.connection_string());
+    let large = ParkedUplink { body: Bytes::from(vec![b'x'; MAX_EVENT_BYTES]), ..uplink("probe-1") };
+    let error = client.park(&large, soon()).await.expect_err("too large");
+    assert_eq!(error.class(), Class::Poison, "{error}");
+    client.park(&uplink("probe-1"), soon()).await.expect("the next one is parked");
+    assert_eq!(events(&namespace, PARKED_UPLINKS).len(), 1);
+}
+
+prop_compose! {
+    fn any_uplink()(
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+        id in "[a-z0-9]{3}(-[a-z0-9]{1,4}){0,3}",
+        dev_eui in proptest::option::of(any::<u64>()),
+        join_eui in proptest::option::of(any::<u64>()),
+        open in any::<(bool, bool, bool)>(),
+        attempts in any::<u32>(),
+        first_failed_at in "\\PC{0,30}",
+        first_failure in "\\PC{0,80}",
+    ) -> ParkedUplink {
+        let eui = |eui: Option<u64>| eui.map(|eui| Eui::parse(&format!("{eui:016x}")).expect("16 digits"));
+        ParkedUplink {
+            body: body.into(),
+            device: EndDevice {
+                id: DeviceId::parse(&id).expect("a valid id"),
+                dev_eui: eui(dev_eui),
+                join_eui: eui(join_eui),
+            },
+            open: Open { telemetry: open.0, twin: open.1, waiting_downlink: open.2 },
+            attempts,
+            first_failed_at,
+            first_failure,
+        }
+    }
+}
+
+/// What an event carries, without a broker between; numbers as text if told so.
+fn carried(uplink: &ParkedUplink, numbers_as_text: bool) -> Map<String, Value> {
+    use azure_messaging_eventhubs::models::AmqpSimpleValue;
+    let message = uplink.to_message();
+    let properties = message.application_properties.as_ref().expect("properties").0.iter();
+    let value = |value: &AmqpSimpleValue| match value {
+        AmqpSimpleValue::String(text) => json!(text),
+        AmqpSimpleValue::Long(number) if numbers_as_text => json!(number.to_string()),
+        AmqpSimpleValue::Long(number) => json!(number),
+        other => panic!("a property of an unexpected type: {other:?}"),
+    };
+    properties.map(|(name, found)| (name.clone(), value(found))).collect()
+}
+
+proptest! {
+    #[test]
+    fn every_parked_uplink_survives_the_round_trip(uplink in any_uplink(), numbers_as_text: bool) {
+        let properties = carried(&uplink, numbers_as_text);
+        prop_assert_eq!(ParkedUplink::from_event(uplink.body.clone(), &properties), Ok(uplink));
+    }
+
+    #[test]
+    fn no_set_of_properties_makes_reading_panic(
+        name in "deviceId|attempts|open|devEui|firstFailure",
+        value in "\\PC{0,40}",
+    ) {
+        let mut properties = carried(&uplink("probe-1"), false);
+        properties.insert(name.clone(), json!(value));
+        let _read = ParkedUplink::from_event(Bytes::new(), &properties);
+        properties.insert(name, json!([value]));
+        prop_assert!(ParkedUplink::from_event(Bytes::new(), &properties).is_err());
+    }
+}

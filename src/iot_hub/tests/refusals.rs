@@ -1,0 +1,120 @@
+//! Sessions that the hub refuses, and what the registry says of them.
+
+use rumqttc::mqttbytes::v4::ConnectReturnCode::{NotAuthorized, ServiceUnavailable};
+use serde_json::Value;
+
+use super::scripted::{Peer, ScriptedHub};
+use super::*;
+use crate::failure::Class;
+use crate::iot_hub::HubError;
+
+const IDENTITY: &str = r#"{"deviceId":"eui-1","etag":"MQ==","generationId":"6","status":"enabled"}"#;
+const DISABLED: &str = r#"{"deviceId":"eui-1","etag":"MQ==","generationId":"6","status":"disabled"}"#;
+const TWIN: &str = r#"{"deviceId":"eui-1","etag":"AAAAAAAAAAE=","tags":{},"properties":{}}"#;
+const UNKNOWN: &str = r#"{"Message":"ErrorCode:DeviceNotFound;unknown","ExceptionMessage":""}"#;
+
+async fn refuse(hub: &ScriptedHub) {
+    let (mut peer, _) = hub.accept().await;
+    peer.connack(NotAuthorized).await;
+}
+
+async fn deliver(mut peer: Peer, flight: JoinHandle<Landing>) {
+    let sent = peer.publishes().await;
+    peer.puback(&sent[0]).await;
+    assert!(is_sent(&landed(flight).await));
+}
+
+#[tokio::test]
+async fn an_unknown_device_is_created_and_tagged() {
+    let hub = ScriptedHub::start().await;
+    let flight = fly(&hub.client(), "eui-1", message("m1"));
+    refuse(&hub).await;
+    let asked = hub.answer_call(404, "", UNKNOWN).await;
+    assert_eq!(asked.line, "GET /devices/eui-1?api-version=2021-04-12");
+    assert!(asked.head.contains("authorization: sharedaccesssignature sr=sim.azure-devices.net&"));
+    let created = hub.answer_call(200, "", IDENTITY).await;
+    assert_eq!(created.line, "PUT /devices/eui-1?api-version=2021-04-12");
+    assert!(!created.head.contains("if-match"), "create only");
+    let tagged = hub.answer_call(200, "", TWIN).await;
+    assert_eq!(tagged.line, "PATCH /twins/eui-1?api-version=2021-04-12");
+    let tags: Value = serde_json::from_str(&tagged.body).expect("JSON");
+    assert_eq!(tags, serde_json::json!({"tags": {"stack": {"applicationId": "barn"}}}));
+    // The hub may need a moment to know it.
+    refuse(&hub).await;
+    deliver(hub.welcome().await, flight).await;
+}
+
+#[tokio::test]
+async fn an_identity_that_someone_else_created_meanwhile_is_not_tagged() {
+    let hub = ScriptedHub::start().await;
+    let flight = fly(&hub.client(), "eui-1", message("m1"));
+    refuse(&hub).await;
+    hub.answer_call(404, "", UNKNOWN).await;
+    hub.answer_call(409, "iothub-errorcode: DeviceAlreadyExists\r\n", "").await;
+    hub.answer_call(200, "", IDENTITY).await;
+    deliver(hub.welcome().await, flight).await;
+}
+
+#[tokio::test]
+async fn a_disabled_device_is_poison() {
+    let hub = ScriptedHub::start().await;
+    let flight = fly(&hub.client(), "eui-1", both("m1", 1));
+    refuse(&hub).await;
+    hub.answer_call(200, "", DISABLED).await;
+    let landing = landed(flight).await;
+    for error in [landing.telemetry.expect("asked for").err(), landing.twin.expect("asked for").err()] {
+        let error = error.expect("disabled");
+        assert!(matches!(error, HubError::Disabled { .. }));
+        assert_eq!(error.class(), Class::Poison);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_the_registry_cannot_explain_is_no_registry_storm() {
+    let hub = ScriptedHub::start().await;
+    let client = hub.client();
+    let flight = fly(&client, "eui-1", message("m1"));
+    refuse(&hub).await;
+    hub.answer_call(200, "", IDENTITY).await;
+    refuse(&hub).await;
+    let error = landed(flight).await.telemetry.expect("asked for").expect_err("denied");
+    assert_eq!((matches!(error, HubError::Denied { .. }), error.class()), (true, Class::Denied));
+
+    for id in ["eui-1", "eui-2"] {
+        let flight = fly(&client, id, message("m2"));
+        refuse(&hub).await;
+        let error = landed(flight).await.telemetry.expect("asked for").expect_err("denied");
+        assert_eq!(error.class(), Class::Denied);
+    }
+    assert!(hub.is_not_asked().await);
+
+    // A session that is accepted shows that the token is good again.
+    let flight = fly(&client, "eui-3", message("m3"));
+    deliver(hub.welcome().await, flight).await;
+    let flight = fly(&client, "eui-2", message("m4"));
+    refuse(&hub).await;
+    hub.answer_call(200, "", DISABLED).await;
+    assert_eq!(landed(flight).await.telemetry.expect("asked for").expect_err("disabled").class(), Class::Poison);
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_us_decides_the_flight() {
+    let hub = ScriptedHub::start().await;
+    let client = hub.client();
+    for (status, class) in [(401, Class::Denied), (503, Class::Retry), (429, Class::Throttled)] {
+        let flight = fly(&client, "eui-1", message("m1"));
+        refuse(&hub).await;
+        hub.answer_call(status, "", "").await;
+        let error = landed(flight).await.telemetry.expect("asked for").expect_err("refused");
+        assert_eq!(error.class(), class, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_is_unavailable_is_tried_again() {
+    let hub = ScriptedHub::start().await;
+    let flight = fly(&hub.client(), "eui-1", message("m1"));
+    let (mut peer, _) = hub.accept().await;
+    peer.connack(ServiceUnavailable).await;
+    deliver(hub.welcome().await, flight).await;
+}
