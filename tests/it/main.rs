@@ -1,0 +1,12 @@
+//! The promises, end to end: the real binary, started by the simulated Functions host, between simulated services.
+#![allow(missing_docs, reason = "a test binary has no readers of its docs")]
+
+mod answers;
+mod by_hand;
+mod downward;
+mod house;
+mod payloads;
+mod secrets;
+mod settings;
+mod support;
+mod upward;

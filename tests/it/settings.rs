@@ -1,0 +1,62 @@
+//! Settings are checked at start, all at once.
+
+use std::process::{Command, Output};
+
+use crate::support::handler;
+
+fn serve(settings: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(handler());
+    command.arg("serve").env_clear().envs(settings.iter().copied());
+    command.output().expect("the binary runs")
+}
+
+#[test]
+fn missing_settings_are_listed_in_one_message_and_the_exit_status_tells() {
+    let output = serve(&[]);
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    for name in [
+        "FUNCTIONS_CUSTOMHANDLER_PORT",
+        "STACK_BASE_URL",
+        "STACK_APPLICATION_ID",
+        "STACK_API_KEY",
+        "IOTHUB_HOSTNAME",
+        "IOTHUB_POLICY_NAME",
+        "IOTHUB_POLICY_KEY",
+        "StackEvents",
+    ] {
+        assert!(text.contains(&format!("- {name}: is missing")), "{name} in\n{text}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn wrong_settings_are_listed_with_their_remedies_and_without_their_secrets() {
+    let output = serve(&[
+        ("FUNCTIONS_CUSTOMHANDLER_PORT", "none"),
+        ("STACK_BASE_URL", "http://stack.example"),
+        ("STACK_APPLICATION_ID", "Not An Id"),
+        ("STACK_API_KEY", "s3cret-without-dots"),
+        ("IOTHUB_CONNECTION_STRING", "HostName=h.azure-devices.net;SharedAccessKeyName=p;SharedAccessKey=s3cret"),
+        ("StackEvents", "@Microsoft.KeyVault(SecretUri=https://v.vault.azure.net/secrets/s)"),
+        ("TELEMETRY_BODY", "short"),
+        ("IOTHUB_UNITS", "0"),
+        ("TWIN_MESSAGES", "uplink_message,uplink"),
+    ]);
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    for line in [
+        "FUNCTIONS_CUSTOMHANDLER_PORT: `none` is no port",
+        "STACK_BASE_URL: http:// would send the API key unprotected; use https",
+        "STACK_APPLICATION_ID: `Not An Id` is no application id",
+        "STACK_API_KEY: is no API key",
+        "IOTHUB_CONNECTION_STRING: its key is not base64",
+        "StackEvents: the Key Vault reference was not resolved",
+        "TELEMETRY_BODY: `short` is none of `full`, `compact`",
+        "IOTHUB_UNITS: `0` is no whole number from 1 to 200",
+        "TWIN_MESSAGES: `uplink` is no message type",
+    ] {
+        assert!(text.contains(line), "{line}\nin\n{text}");
+    }
+    assert!(!text.contains("s3cret"), "{text}");
+}
