@@ -11,6 +11,7 @@
 //! | [`event_hub_forwarder`] | flow: an IoT Hub event becomes calls to The Things Stack |
 //! | [`uplink_delivery`] | what the two uplink flows share: the plan of an uplink and its delivery |
 //! | [`downlink_trace`] | how the flows speak of one downlink: correlation id and marker |
+//! | [`message_type`] | the eleven types of messages |
 //! | [`stack`] | client: The Things Stack, its messages and its API |
 //! | [`iot_hub`] | client: Azure IoT Hub, device sessions, twins, registry |
 //! | [`event_hubs`] | client: parking and dead letters |
@@ -23,6 +24,7 @@ pub mod failure;
 pub mod functions;
 pub mod ids;
 pub mod iot_hub;
+pub mod message_type;
 pub mod observability;
 pub mod parked_uplinks;
 pub mod stack;

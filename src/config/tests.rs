@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::stack::MessageType;
+use crate::message_type::MessageType;
 
 const PORT: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";

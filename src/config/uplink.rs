@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::Reader;
 use super::reader::shown;
-use crate::stack::MessageType;
+use crate::message_type::MessageType;
 
 /// What the body of a telemetry message holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,18 @@
 //! Request bodies within a bound.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
 
-/// How much of a refused body is read and thrown away.
-///
-/// The host's proxy turns an early refusal into a 500 unless the rest of the body is taken from it
-/// (watched on a host 4.1037); past this bound the sender deserves the 500.
-const DRAIN_BYTES: usize = 32 * 1024 * 1024;
+/// How much of a refused body is read and thrown away. The host's proxy turns an early refusal into a 500 unless the rest of
+/// the body is taken from it (watched on a host 4.1037); it takes no body larger than this itself.
+const MAX_DRAINED_BYTES: usize = 100 * 1024 * 1024;
+
+/// How long a refused body is read and thrown away. The host sends from its memory.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -28,28 +32,40 @@ pub enum BodyError {
 ///
 /// # Errors
 /// If it is longer, or if the sender breaks off.
-pub async fn read_body(body: Body, limit_bytes: usize) -> Result<Bytes, BodyError> {
-    let mut stream = body.into_data_stream();
-    let mut read = BytesMut::new();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk?;
-        if read.len() + chunk.len() > limit_bytes {
-            let mut drained = read.len() + chunk.len();
-            drop(read);
-            while drained < DRAIN_BYTES
-                && let Some(chunk) = stream.next().await
-            {
-                drained += chunk?.len();
-            }
+pub async fn read_body(mut body: Body, limit_bytes: usize) -> Result<Bytes, BodyError> {
+    let mut taken = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if taken.len() + data.len() > limit_bytes {
+            drop(taken);
+            drain_body(body).await;
             return Err(BodyError::TooLong { limit_bytes });
         }
-        read.extend_from_slice(&chunk);
+        taken.extend_from_slice(&data);
     }
-    Ok(read.freeze())
+    Ok(taken.freeze())
+}
+
+/// Reads a refused body and throws it away, within bounds, so that the refusal reaches the caller.
+pub async fn drain_body(mut body: Body) {
+    let rest = async {
+        let mut drained = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            drained += frame.data_ref().map_or(0, Bytes::len);
+            if drained > MAX_DRAINED_BYTES {
+                break;
+            }
+        }
+    };
+    if timeout(DRAIN_TIME, rest).await.is_err() {
+        tracing::debug!("a refused body was not drained in time; the caller may see status 500");
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt as _;
+
     use super::*;
 
     #[tokio::test]

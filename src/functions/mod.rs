@@ -4,7 +4,7 @@ mod body;
 mod envelope;
 mod server;
 
-pub use body::{BodyError, read_body};
+pub use body::{BodyError, drain_body, read_body};
 pub use envelope::{MalformedEnvelope, decode};
 pub use server::Functions;
 

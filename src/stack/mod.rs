@@ -24,6 +24,6 @@ pub use client::Stack;
 pub use downlinks::{Downlink, QueueOperation};
 pub use error::{Refusal, StackError, is_no_session};
 pub(crate) use message::number;
-pub use message::{ApplicationUp, ForeignApplication, MalformedMessage, MessageType, parse_time, without_session_keys};
+pub use message::{ApplicationUp, ForeignApplication, MalformedMessage, parse_time, without_session_keys};
 pub(crate) use registration::ROOT_KEYS;
 pub use registration::{Registration, TagError, VersionIdentifiers};

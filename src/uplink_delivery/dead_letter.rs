@@ -4,7 +4,8 @@ use serde_json::{Map, json};
 
 use super::delivered::Unfinished;
 use crate::event_hubs::{DeadLetter, Open};
-use crate::stack::{ApplicationUp, MessageType};
+use crate::message_type::MessageType;
+use crate::stack::ApplicationUp;
 
 /// The dead letter of a message that could be read. Its body holds no radio key: parsing took them out.
 #[must_use]

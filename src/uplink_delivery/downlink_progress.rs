@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::downlink_trace;
-use crate::stack::{self, ApplicationUp, MessageType, number, parse_time};
+use crate::message_type::MessageType;
+use crate::stack::{self, ApplicationUp, number, parse_time};
 
 /// The reported property.
 pub(super) const DOWNLINK: &str = "downlink";

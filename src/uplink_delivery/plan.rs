@@ -6,7 +6,8 @@ use crate::config::UplinkConfig;
 use crate::event_hubs::Open;
 use crate::ids::EndDevice;
 use crate::iot_hub::Telemetry;
-use crate::stack::{ApplicationUp, MessageType};
+use crate::message_type::MessageType;
+use crate::stack::ApplicationUp;
 
 /// Frame counters at which a session may have just begun: the webhook of the join may have been lost.
 const FIRST_FRAMES: std::ops::RangeInclusive<u64> = 0..=1;

@@ -5,7 +5,8 @@ use time::OffsetDateTime;
 
 use super::downlink_progress::{self, DOWNLINK, DownlinkProgress};
 use crate::iot_hub::twin;
-use crate::stack::{ApplicationUp, MessageType, parse_time};
+use crate::message_type::MessageType;
+use crate::stack::{ApplicationUp, parse_time};
 
 pub(super) const DECODED_PAYLOAD: &str = "decodedPayload";
 pub(super) const LAST_SEEN_AT: &str = "lastSeenAt";

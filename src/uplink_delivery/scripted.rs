@@ -12,7 +12,7 @@ use crate::event_hubs::{DeadLetter, ParkedUplink};
 use crate::failure::Class;
 use crate::ids::{DeviceId, EndDevice};
 use crate::iot_hub::{Flight, Telemetry, Twin, TwinAnswer, TwinCall, twin};
-use crate::stack::MessageType;
+use crate::message_type::MessageType;
 
 /// What goes wrong in one flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

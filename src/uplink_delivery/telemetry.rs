@@ -3,7 +3,8 @@
 use super::compact::compact;
 use crate::config::TelemetryBody;
 use crate::iot_hub::{MAX_MESSAGE_BYTES, Telemetry};
-use crate::stack::{ApplicationUp, MessageType};
+use crate::message_type::MessageType;
+use crate::stack::ApplicationUp;
 
 /// A message that the hub never takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::body::MAX_WEBHOOK_BYTES;
 use crate::ids::DeviceId;
-use crate::stack::{ApplicationUp, ForeignApplication, MalformedMessage, MessageType};
+use crate::message_type::MessageType;
+use crate::stack::{ApplicationUp, ForeignApplication, MalformedMessage};
 
 /// Seconds after which a caller may try again: long enough for a hub or a namespace to fail over.
 const RETRY_AFTER_S: &str = "30";

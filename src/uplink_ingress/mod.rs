@@ -27,9 +27,11 @@ use tokio::time::Instant;
 
 use crate::config::UplinkConfig;
 use crate::event_hubs::EventHubs;
+use crate::functions::drain_body;
 use crate::ids::ApplicationId;
 use crate::iot_hub::IotHub;
-use crate::stack::{ApplicationUp, MessageType};
+use crate::message_type::MessageType;
+use crate::stack::ApplicationUp;
 use crate::uplink_delivery::{Decision, DeviceHub, Refuge, UplinkDelivery, plan};
 use answer::{Outcome, Receipt, Refusal};
 use authorise::Authorise;
@@ -104,7 +106,7 @@ async fn receive<H: DeviceHub, R: Refuge>(
     let raw = match ingress.authorise.admit(&head.headers).and_then(|()| body::check(&head.headers)) {
         Ok(()) => body::read(body, arrival + budget::BODY).await,
         Err(refusal) => {
-            body::drain(body).await;
+            drain_body(body).await;
             Err(refusal)
         }
     };

@@ -2,12 +2,10 @@
 
 mod json;
 mod keys;
-mod kind;
 #[cfg(test)]
 mod tests;
 
 pub use keys::without_session_keys;
-pub use kind::MessageType;
 
 use std::fmt::Write as _;
 
@@ -18,6 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::ids::{ApplicationId, DeviceId, EndDevice, Eui, InvalidId};
+use crate::message_type::MessageType;
 
 /// Keys of an `ApplicationUp` that hold no message
 /// (`TheThingsNetwork/lorawan-stack api/ttn/lorawan/v3/messages.proto`).

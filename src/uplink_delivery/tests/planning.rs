@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::config::{TelemetryBody, UplinkConfig};
 use crate::event_hubs::Open;
 use crate::iot_hub::MAX_MESSAGE_BYTES;
-use crate::stack::{ApplicationUp, MessageType};
+use crate::message_type::MessageType;
+use crate::stack::ApplicationUp;
 use crate::uplink_delivery::scripted::{config, message};
 use crate::uplink_delivery::{Decision, Ignored, UplinkPlan, plan};
 

@@ -1,4 +1,4 @@
-//! The types of messages.
+//! The types of messages of The Things Stack: what its client reads and what the settings choose from.
 
 /// The eleven message types of an `ApplicationUp`
 /// (`TheThingsNetwork/lorawan-stack api/ttn/lorawan/v3/messages.proto`).
