@@ -75,7 +75,7 @@ fn serve() -> Result<(), Failure> {
     let vars =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = Config::from_vars(vars)?;
-    observability::start(std::env::var(observability::LOG_LEVEL).ok().as_deref())?;
+    observability::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(config))
 }

@@ -2,50 +2,50 @@
 
 use std::io::{self, Write};
 
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-
-/// Setting with the level or the filter.
-pub const LOG_LEVEL: &str = "LOG_LEVEL";
 
 /// What is recorded of libraries: warnings, but not those of the Event Hubs client, which print whole backtraces.
 /// What goes wrong there is told by our own records.
 const LIBRARIES: &str = "warn,azure_messaging_eventhubs=off,azure_core_amqp=off";
 
 /// What is recorded of this program if nothing is set.
-const DEFAULT_LEVEL: &str = "info";
+const DEFAULT_LEVEL: Level = Level::INFO;
 
-/// Why no records can be written.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The filter is malformed.
-    #[error("{LOG_LEVEL}: `{filter}` is neither a level nor a filter such as `info,tts_iot_hub::iot_hub=debug`")]
-    Filter {
-        /// The malformed filter.
-        filter: String,
-    },
-    /// A subscriber exists already.
-    #[error("start recording: {0}")]
-    Subscriber(#[from] TryInitError),
+/// What is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter(String);
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self(format!("{LIBRARIES},tts_iot_hub={DEFAULT_LEVEL}"))
+    }
 }
 
-/// Starts recording. A bare level such as `debug` is meant for this program's own records.
+impl Filter {
+    /// A bare level such as `debug` is meant for this program's own records; a filter such as
+    /// `info,tts_iot_hub::iot_hub=debug` is taken as it is. `None`: it is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let filter = match text.parse::<Level>() {
+            Ok(level) => format!("{LIBRARIES},tts_iot_hub={level}"),
+            Err(_) => text.to_owned(),
+        };
+        EnvFilter::try_new(&filter).is_ok().then_some(Self(filter))
+    }
+}
+
+/// Starts recording.
 ///
 /// # Errors
-/// If the filter is malformed or recording was started before.
-pub fn start(filter: Option<&str>) -> Result<(), StartError> {
-    let filter = match filter.map(str::trim).filter(|filter| !filter.is_empty()) {
-        None => format!("{LIBRARIES},tts_iot_hub={DEFAULT_LEVEL}"),
-        Some(level) if level.parse::<tracing::Level>().is_ok() => format!("{LIBRARIES},tts_iot_hub={level}"),
-        Some(filter) => filter.to_owned(),
-    };
-    let parsed = EnvFilter::try_new(&filter).map_err(|_| StartError::Filter { filter })?;
+/// If recording was started before.
+pub fn start(filter: &Filter) -> Result<(), TryInitError> {
     // Without colours and without a time: the host adds its own time, and a line is one record.
     let lines =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_writer(|| OneLine(std::io::stdout()));
-    tracing_subscriber::registry().with(parsed).with(lines).try_init()?;
-    Ok(())
+    tracing_subscriber::registry().with(EnvFilter::new(&filter.0)).with(lines).try_init()
 }
 
 /// Keeps a record on one line: the subscriber writes each record at once, and one that holds line breaks gets them escaped.
@@ -71,6 +71,13 @@ impl<W: Write> Write for OneLine<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_is_meant_for_the_bridge_and_a_filter_is_taken_as_it_is() {
+        assert_eq!(Filter::parse("info"), Some(Filter::default()));
+        assert_eq!(Filter::parse("warn,tts_iot_hub=trace"), Some(Filter("warn,tts_iot_hub=trace".to_owned())));
+        assert_eq!(Filter::parse("info,tts_iot_hub=loud"), None);
+    }
 
     #[test]
     fn a_record_is_one_line_whatever_it_holds() {

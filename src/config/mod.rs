@@ -16,6 +16,7 @@ pub use reader::SETTINGS;
 pub use stack::{EventsTarget, StackConfig};
 pub use uplink::{TelemetryBody, UplinkConfig};
 
+use crate::observability::Filter;
 use reader::Reader;
 
 /// Everything the bridge is told by its app settings.
@@ -31,6 +32,8 @@ pub struct Config {
     pub event_hubs: EventHubsConfig,
     /// What becomes of an uplink.
     pub uplink: UplinkConfig,
+    /// What is recorded.
+    pub log: Filter,
 }
 
 impl Config {
@@ -45,6 +48,18 @@ impl Config {
         let hub = HubConfig::read(&mut read);
         let event_hubs = EventHubsConfig::read(&mut read);
         let uplink = UplinkConfig::read(&mut read);
-        read.finish(|| Some(Self { port: port?, stack: stack?, hub: hub?, event_hubs: event_hubs?, uplink: uplink? }))
+        let log = log(&mut read);
+        read.finish(|| {
+            Some(Self { port: port?, stack: stack?, hub: hub?, event_hubs: event_hubs?, uplink: uplink?, log: log? })
+        })
     }
+}
+
+fn log(read: &mut Reader) -> Option<Filter> {
+    let Some(value) = read.optional("LOG_LEVEL") else { return Some(Filter::default()) };
+    let filter = Filter::parse(&value);
+    if filter.is_none() {
+        read.problem("LOG_LEVEL", "is neither a level (error, warn, info, debug, trace) nor a filter such as `info,tts_iot_hub::iot_hub=debug`");
+    }
+    filter
 }

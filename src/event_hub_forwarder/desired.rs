@@ -64,7 +64,7 @@ fn read(desired: &Map<String, Value>) -> Result<Option<Wish>, String> {
     let options = match desired.get(RAW) {
         None | Some(Value::Null) => Options::default(),
         Some(Value::Object(raw)) => Options::read(raw)?,
-        Some(_) => return Err(format!("desired `{RAW}` must be an object; see the README for its members")),
+        Some(_) => return Err(format!("desired `{RAW}` must be an object; see docs/semantics.md for its members")),
     };
     let content = match (options.bytes, decoded) {
         // Raw bytes win, as they do in The Things Stack.

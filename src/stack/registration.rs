@@ -83,7 +83,7 @@ impl Registration {
     /// If a tag is missing or malformed; all such tags are named at once.
     pub fn from_tags(id: DeviceId, lorawan: &Value, keys_are_known: bool) -> Result<Self, TagError> {
         let Some(tags) = lorawan.as_object() else {
-            return Err(TagError("it is no object; see the README for its members".to_owned()));
+            return Err(TagError("it is no object; see docs/semantics.md for its members".to_owned()));
         };
         let mut read = Tags { tags, problems: Vec::new() };
         let dev_eui = read.eui(&["devEui"]);

@@ -42,6 +42,7 @@ fn wrong_settings_are_listed_with_their_remedies_and_without_their_secrets() {
         ("TELEMETRY_BODY", "short"),
         ("IOTHUB_UNITS", "0"),
         ("TWIN_MESSAGES", "uplink_message,uplink"),
+        ("LOG_LEVEL", "info,tts_iot_hub=loud"),
     ]);
     assert!(!output.status.success());
     let text = String::from_utf8(output.stderr).expect("UTF-8");
@@ -55,6 +56,7 @@ fn wrong_settings_are_listed_with_their_remedies_and_without_their_secrets() {
         "TELEMETRY_BODY: `short` is none of `full`, `compact`",
         "IOTHUB_UNITS: `0` is no whole number from 1 to 200",
         "TWIN_MESSAGES: `uplink` is no message type",
+        "LOG_LEVEL: is neither a level",
     ] {
         assert!(text.contains(line), "{line}\nin\n{text}");
     }
