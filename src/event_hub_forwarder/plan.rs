@@ -45,7 +45,7 @@ pub(super) struct DownlinkPlan {
     pub(super) wish: Wish,
     pub(super) version: u64,
     pub(super) hash: String,
-    /// An earlier try got as far as writing `pushing`: The Things Stack may have it.
+    /// The Things Stack may have it already: an earlier try got as far as writing `pushing`, or the marker is an old one.
     pub(super) interrupted: bool,
 }
 
@@ -153,8 +153,8 @@ fn plan_downlink(event: &HubEvent, twin: &Twin, rules: &Rules) -> Plan {
         }
         (_, DownlinkState::Pushed | DownlinkState::Failed) => Plan::Ignore(Ignored::Unchanged),
         (_, DownlinkState::Waiting) => Plan::Ignore(Ignored::WaitsForJoin),
-        (wanted, DownlinkState::Ready) => start(wanted, marker.version, hash, false),
-        (wanted, DownlinkState::Pushing) => start(wanted, marker.version, hash, true),
+        // A portal that saves the whole twin can bring an old `waiting` back, which the next join then makes ready.
+        (wanted, DownlinkState::Ready | DownlinkState::Pushing) => start(wanted, marker.version, hash, true),
     }
 }
 

@@ -153,6 +153,20 @@ async fn an_interrupted_downlink_that_was_reported_is_not_pushed_again() {
 }
 
 #[tokio::test]
+async fn a_waiting_downlink_that_a_portal_brought_back_is_not_pushed_again() {
+    let world = world(json!({}));
+    let event = world.desire("probe-0017", valve(true));
+    let forwarder = forwarder(&world);
+    done(forwarder.run(world.batch([event])).await);
+    let mut twin = world.get("probe-0017");
+    twin.tags["stack"]["downlink"]["state"] = json!("ready");
+    world.put("probe-0017", twin);
+    let ready = twin_event("probe-0017", json!({"tags": {"stack": {"downlink": {"state": "ready"}}}}));
+    assert_eq!(done(forwarder.run(world.batch([ready])).await), "downlinks_found_queued=1 events=1");
+    assert_eq!((world.count("queue"), state(&world)), (1, Some(DownlinkState::Pushed)));
+}
+
+#[tokio::test]
 async fn a_downlink_that_can_never_be_sent_fails_in_the_twin_and_is_dead_lettered_once() {
     let world = world(json!({}));
     let forwarder = forwarder(&world);

@@ -108,7 +108,8 @@ fn a_downlink_is_a_difference_from_what_was_applied_last() {
         (desired_event(), marker("pushed", &same), wanted.clone(), "Unchanged"),
         (desired_event(), marker("failed", &same), wanted.clone(), "Unchanged"),
         (desired_event(), marker("waiting", &same), wanted.clone(), "WaitsForJoin"),
-        (desired_event(), marker("ready", &same), wanted.clone(), "push 9"),
+        // It may have been pushed before a portal saved an old twin over it.
+        (desired_event(), marker("ready", &same), wanted.clone(), "resume 9"),
         (desired_event(), marker("pushing", &same), wanted.clone(), "resume 9"),
         (desired_event(), marker("pushed", "other"), wanted.clone(), "push 1"),
         (desired_event(), marker("waiting", "other"), wanted.clone(), "push 1"),
