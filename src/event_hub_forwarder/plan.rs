@@ -148,6 +148,7 @@ fn plan_downlink(event: &HubEvent, twin: &Twin, rules: &Rules) -> Plan {
     };
     match (wanted, marker.state) {
         (Wanted::Nothing, _) => Plan::Forget,
+        (wanted, _) if was_rolled_back(&marker, twin) => start(wanted, twin.desired_version, hash, true),
         (wanted, _) if marker.hash != hash || was_set_again(touched, &marker, twin) => {
             start(wanted, twin.desired_version, hash, false)
         }
@@ -180,4 +181,12 @@ fn was_set_again(touched: Touched, marker: &DownlinkMarker, twin: &Twin) -> bool
     let back = (touched.decoded_removed && twin.desired.contains_key(DECODED))
         || (touched.raw_removed && twin.desired.contains_key(RAW));
     back && touched.desired_version.is_some_and(|version| version > marker.version)
+}
+
+/// A portal that saves the whole twin can put an old marker, and the old desired values with it, over newer ones. Reported
+/// properties no service can write, and a downlink is told there only after its marker was written. The marker of the downlink
+/// that is started instead is as new as the desired properties, so this is seen once only.
+fn was_rolled_back(marker: &DownlinkMarker, twin: &Twin) -> bool {
+    let told = twin.reported.get("downlink").and_then(|downlink| downlink["version"].as_u64());
+    told.is_some_and(|told| marker.version < told && told <= twin.desired_version)
 }

@@ -167,6 +167,29 @@ async fn a_waiting_downlink_that_a_portal_brought_back_is_not_pushed_again() {
 }
 
 #[tokio::test]
+async fn an_old_twin_saved_over_a_newer_one_is_sent_again_once_and_old_tags_alone_are_not() {
+    for (desired_too, queued) in [(true, 3), (false, 2)] {
+        let world = world(json!({}));
+        let forwarder = forwarder(&world);
+        let event = world.desire("probe-0017", valve(true));
+        done(forwarder.run(world.batch([event])).await);
+        let old_tags = world.get("probe-0017").tags;
+        let event = world.desire("probe-0017", valve(false));
+        done(forwarder.run(world.batch([event.clone()])).await);
+
+        let saved = if desired_too { world.desire("probe-0017", valve(true)) } else { event };
+        let mut twin = world.get("probe-0017");
+        twin.tags = old_tags;
+        twin.reported.insert("downlink".to_owned(), json!({"version": 3, "state": "sent"}));
+        world.put("probe-0017", twin);
+        for _ in 0..3 {
+            done(forwarder.run(world.batch([saved.clone()])).await);
+        }
+        assert_eq!((world.count("queue"), state(&world)), (queued, Some(DownlinkState::Pushed)), "{desired_too}");
+    }
+}
+
+#[tokio::test]
 async fn a_downlink_that_can_never_be_sent_fails_in_the_twin_and_is_dead_lettered_once() {
     let world = world(json!({}));
     let forwarder = forwarder(&world);

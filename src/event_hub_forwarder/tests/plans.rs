@@ -124,6 +124,24 @@ fn a_downlink_is_a_difference_from_what_was_applied_last() {
 }
 
 #[test]
+fn a_marker_that_a_portal_rolled_back_is_not_believed() {
+    let hash = |valve: &str| desired::hash(&object(json!({"decodedPayload": {"valve": valve}})));
+    let plan = |marker: u64, of: &str, desired: &str, version: u64, told: u64| {
+        let tags = json!({"stack": {"downlink": {"version": marker, "hash": hash(of), "state": "pushed", "error": null}}});
+        let mut twin = twin(tags, json!({"decodedPayload": {"valve": desired}}));
+        twin.desired_version = version;
+        twin.reported.insert("downlink".to_owned(), json!({"version": told, "state": "sent"}));
+        word(plan_twin(&desired_event(), &twin, &rules(), false))
+    };
+    // `closed` was pushed as version 4 when a portal saved the twin of version 3, `open`, as version 5.
+    assert_eq!(plan(3, "open", "open", 5, 4), "resume 5", "marker and desired values");
+    assert_eq!(plan(3, "open", "closed", 4, 4), "resume 4", "the marker alone");
+    assert_eq!(plan(5, "open", "open", 5, 4), "Unchanged", "seen to");
+    assert_eq!(plan(4, "closed", "closed", 4, 4), "Unchanged", "told as usual");
+    assert_eq!(plan(4, "closed", "closed", 4, 9), "Unchanged", "no such version was ever desired");
+}
+
+#[test]
 fn set_to_null_and_back_is_sent_again_however_late_the_events_come() {
     let wanted = json!({"decodedPayload": {"valve": "open"}});
     let hash = desired::hash(&object(wanted.clone()));
