@@ -74,6 +74,15 @@ impl<S: Services> Worker<S> {
         self.services.dead_letter(&DeadLetter { function: FUNCTION, reason, device_id, body, properties }).await
     }
 
+    /// Whether The Things Stack answers although an event meets what looks like an outage. Of the package nothing can be asked
+    /// without an effect.
+    pub(super) async fn stack_answers(&self) -> bool {
+        match self.target {
+            EventsTarget::Api => self.services.stack_answers().await,
+            EventsTarget::Package => false,
+        }
+    }
+
     async fn submit(&self, task: &Task) -> Result<Vec<Done>, Trouble> {
         if task.hub.change == Change::Deleted && !self.rules.sync_delete {
             return Ok(vec![Done::Ignored(Ignored::DeletionIsOff)]);
