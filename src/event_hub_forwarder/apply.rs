@@ -284,6 +284,22 @@ impl<S: Services> Worker<S> {
         Ok(Done::DeadLettered)
     }
 
+    /// Ends the interrupted downlink of an event that is given up: a later event of the device would push it, weeks after it was
+    /// wanted.
+    pub(super) async fn give_up(&self, task: &Task, reason: &str) -> Result<(), Trouble> {
+        if self.target == EventsTarget::Package || task.hub.change == Change::Deleted {
+            return Ok(());
+        }
+        let Some(twin) = self.services.twin(&task.hub.device).await? else { return Ok(()) };
+        match downlink_trace::marker(&twin.tags) {
+            Some(marker) if marker.state == DownlinkState::Pushing => {
+                let failed = DownlinkMarker { state: DownlinkState::Failed, error: Some(cut(reason)), ..marker };
+                self.settle(task, &failed, twin.etag).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes how far the downlink came, unless the twin speaks of another downlink by now.
     async fn settle(&self, task: &Task, marker: &DownlinkMarker, mut etag: String) -> Result<(), Trouble> {
         let id = &task.hub.device;

@@ -21,13 +21,15 @@ use crate::functions::{Event, Invocation, Outcome, Place};
 const MAX_DEVICES_AT_ONCE: usize = 16;
 /// One event: a registration makes four calls of at most 20 s, normally of milliseconds.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(90);
+/// Reading a twin and writing its marker, for an event that is given up: within the seconds that a batch has left.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// No event starts later than this. With the time of that event and of its dead letter, a batch stays within the five minutes
 /// after which the host kills it (`functionTimeout` in host.json).
 const BATCH_BUDGET: Duration = Duration::from_secs(150);
 /// Tries of an event that fails while others pass: with the host's delays of 2, 4, 8 … s, half a minute.
 const MAX_TRIES_BESIDE_OTHERS: u32 = 5;
 /// Tries of an event that fails alone, with an answer that speaks of no outage or while The Things Stack answers all the same:
-/// with the host's delays, which grow to five minutes, about twenty minutes.
+/// with the host's delays, which grow to five minutes, about a quarter of an hour.
 const MAX_TRIES_ALONE: u32 = 10;
 /// Deliveries of a batch after which an event that fails beside others is given up, even if the process that counted its tries
 /// is gone.
@@ -187,6 +189,7 @@ impl<S: Services> Batches<S> {
                 let reason = format!("given up after repeated tries: {trouble}");
                 match self.bury(&step, step.device(), &reason).await {
                     Ok(_) => {
+                        self.end_downlink(&step, &reason).await;
                         tally.count(Done::DeadLettered);
                         self.progress.done(step.key);
                         continue;
@@ -199,6 +202,15 @@ impl<S: Services> Batches<S> {
             open = Some(trouble.text);
         }
         open
+    }
+
+    /// After the dead letter: the event is done with it, whether or not the twin can be written.
+    async fn end_downlink(&self, step: &Step, reason: &str) {
+        let Ok(task) = &step.what else { return };
+        let ended = timeout(END_TIMEOUT, self.worker.give_up(task, reason)).await;
+        if let Err(failure) = ended.unwrap_or_else(|_| Err(stalled("no end within its time"))) {
+            tracing::error!(device = step.device(), error = %failure, "the downlink of an event that is given up stays open");
+        }
     }
 
     /// Whether what looks like an outage is the matter of this event: The Things Stack answers, asked for something else. Others

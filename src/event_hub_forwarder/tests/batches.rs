@@ -6,6 +6,7 @@ use super::super::batch::Batches;
 use super::super::services::Service;
 use super::world::{World, done, forwarder, open, rules, trouble, twin, twin_event, with};
 use crate::config::EventsTarget;
+use crate::downlink_trace::{self, DownlinkState};
 use crate::failure::Class;
 use crate::functions::{Event, Invocation, Outcome};
 
@@ -75,6 +76,23 @@ async fn an_event_that_fails_as_in_an_outage_after_others_passed_is_given_up() {
     let [letter] = world.letters().try_into().expect("one letter");
     assert_eq!(letter.device_id.as_deref(), Some("probe-2"));
     assert_eq!((world.count("queue probe-1"), world.count("queue probe-2")), (1, 10));
+}
+
+#[tokio::test]
+async fn a_downlink_that_is_given_up_fails_in_the_twin_and_no_later_event_pushes_it() {
+    let (world, events) = world(&["probe-1"]);
+    let forwarder = forwarder(&world);
+    world.fail("queue *", outage());
+    let batch = world.batch(events);
+    deliveries(&forwarder, &batch).await;
+    let marker = downlink_trace::marker(&world.get("probe-1").tags).expect("a marker");
+    assert_eq!(marker.state, DownlinkState::Failed);
+    assert!(marker.error.expect("a reason").starts_with("given up after repeated tries"));
+
+    world.heal("queue *");
+    let later = world.batch([world.desire("probe-1", json!({"interval": 600, "decodedPayload": {"valve": true}}))]);
+    assert_eq!(done(forwarder.run(later).await), "events=1 ignored.unchanged=1");
+    assert_eq!(world.letters().len(), 1);
 }
 
 #[tokio::test]
