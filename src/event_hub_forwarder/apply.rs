@@ -200,9 +200,17 @@ impl<S: Services> Worker<S> {
         let mut patch = json!({"stack": {"registration": result}});
         let keys = self.keys_to_remove(twin);
         if !keys.is_empty() {
-            patch["lorawan"] = Value::Object(keys);
+            patch["lorawan"] = Value::Object(keys.clone());
         }
-        let after = self.services.patch_tags(&task.hub.device, &patch, &twin.etag).await?;
+        let after = match self.services.patch_tags(&task.hub.device, &patch, &twin.etag).await {
+            // The tags have no room for the result. The keys leave them even so.
+            Err(refused) if refused.class == Class::Poison && !keys.is_empty() => {
+                let keys = json!({"lorawan": keys});
+                self.services.patch_tags(&task.hub.device, &keys, &twin.etag).await?;
+                return Err(refused);
+            }
+            outcome => outcome?,
+        };
         tracing::info!(device = %task.hub.device, "registered in the things stack");
         Ok((Done::Registered, Some(after)))
     }

@@ -36,6 +36,17 @@ async fn a_device_with_tags_is_registered_and_loses_its_root_keys_in_one_patch()
 }
 
 #[tokio::test]
+async fn root_keys_leave_tags_that_have_no_room_for_the_result() {
+    let world = world(json!({"lorawan": lorawan()}));
+    *world.tag_room.lock().expect("no panic") = Some(json!({"lorawan": lorawan()}).to_string().len());
+    let batch = world.batch([lifecycle_event("createDeviceIdentity", "probe-0017")]);
+    assert_eq!(done(forwarder(&world).run(batch).await), "dead_lettered=1 events=1");
+    let tags = world.get("probe-0017").tags;
+    assert_eq!((tags["lorawan"].get("appKey"), tags.get("stack")), (None, None));
+    assert_eq!((world.count("register"), world.count("patch")), (1, 2));
+}
+
+#[tokio::test]
 async fn keys_stay_where_they_shall_stay() {
     let world = world(json!({"lorawan": lorawan()}));
     let keep = super::super::plan::Rules { keep_root_keys: true, ..rules() };
