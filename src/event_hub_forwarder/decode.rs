@@ -139,11 +139,12 @@ fn of_interest(body: &Value, whole: bool) -> Result<Touched, Decoded> {
 fn touched(body: &Value, whole: bool) -> Touched {
     let desired = &body["properties"]["desired"];
     let has = |name: &str| desired.get(name).is_some();
-    let removed = |name: &str| desired.get(name).is_some_and(Value::is_null);
+    let emptied = body["properties"].get("desired").is_some_and(Value::is_null);
+    let removed = |name: &str| emptied || desired.get(name).is_some_and(Value::is_null);
     Touched {
         lorawan: body["tags"]["lorawan"].as_object().is_some_and(says_something),
         // A replaced twin, or a section emptied by null, removes without naming what.
-        downlink: whole || has(DECODED) || has(RAW) || body["properties"].get("desired").is_some_and(Value::is_null),
+        downlink: whole || has(DECODED) || has(RAW) || emptied,
         decoded_removed: removed(DECODED),
         raw_removed: removed(RAW),
         ready: body["tags"]["stack"]["downlink"]["state"] == "ready",

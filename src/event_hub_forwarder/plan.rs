@@ -180,7 +180,8 @@ fn nothing_desired(event: &HubEvent, twin: &Twin, rules: &Rules) -> Ignored {
 fn was_set_again(touched: Touched, marker: &DownlinkMarker, twin: &Twin) -> bool {
     let back = (touched.decoded_removed && twin.desired.contains_key(DECODED))
         || (touched.raw_removed && twin.desired.contains_key(RAW));
-    back && touched.desired_version.is_some_and(|version| version > marker.version)
+    // Desired properties that were emptied as a whole name no version.
+    back && touched.desired_version.unwrap_or(twin.desired_version) > marker.version
 }
 
 /// A portal that saves the whole twin can put an old marker, and the old desired values with it, over newer ones. Reported

@@ -102,7 +102,10 @@ fn what_was_touched_is_read_from_the_body() {
             json!({"properties": {"desired": {"decodedPayload": null, "rawDownlink": {"fPort": 1}, "$version": 7}}}),
             Touched { downlink: true, decoded_removed: true, desired_version: Some(7), ..none },
         ),
-        (json!({"properties": {"desired": null}}), Touched { downlink: true, ..none }),
+        (
+            json!({"properties": {"desired": null}}),
+            Touched { downlink: true, decoded_removed: true, raw_removed: true, ..none },
+        ),
     ];
     for (body, expected) in cases {
         assert_eq!(touched(body.clone()), expected, "{body}");

@@ -5,7 +5,7 @@ use super::super::desired;
 use super::super::plan::{Deletion, Plan, plan_deletion, plan_twin};
 use super::super::tally::Ignored;
 use super::world::{KEY, id, lorawan, object, rules, twin};
-use crate::iot_hub::Identity;
+use crate::iot_hub::{Identity, Twin};
 
 fn event(change: Change) -> HubEvent {
     HubEvent { device: id("probe-0017"), change, body: json!({}) }
@@ -152,8 +152,17 @@ fn set_to_null_and_back_is_sent_again_however_late_the_events_come() {
         event(Change::Twin(touched))
     };
     assert_eq!(plan(&removal(6), tags.clone(), wanted.clone()), "push 1");
-    assert_eq!(plan(&removal(5), tags.clone(), wanted), "Unchanged", "delivered twice");
-    assert_eq!(plan(&removal(6), tags, json!({})), "forget");
+    assert_eq!(plan(&removal(5), tags.clone(), wanted.clone()), "Unchanged", "delivered twice");
+    assert_eq!(plan(&removal(6), tags.clone(), json!({})), "forget");
+
+    let emptied =
+        Touched { downlink: true, decoded_removed: true, raw_removed: true, desired_version: None, ..Touched::default() };
+    let plan = |version| {
+        let twin = Twin { desired_version: version, ..twin(tags.clone(), wanted.clone()) };
+        word(plan_twin(&event(Change::Twin(emptied)), &twin, &rules(), false))
+    };
+    assert_eq!(plan(7), "push 7", "emptied as a whole and back");
+    assert_eq!(plan(5), "Unchanged", "delivered twice");
 }
 
 #[test]
