@@ -4,6 +4,7 @@
 //! that concerns us was touched.
 
 use serde_json::{Map, Value};
+use time::Duration;
 
 use super::canonical;
 use super::decode::{Change, HubEvent, Touched};
@@ -12,7 +13,11 @@ use super::tally::Ignored;
 use crate::downlink_trace::{self, DownlinkMarker, DownlinkState};
 use crate::ids::ApplicationId;
 use crate::iot_hub::{Identity, Twin};
-use crate::stack::{ROOT_KEYS, Registration};
+use crate::stack::{ROOT_KEYS, Registration, parse_time};
+
+/// An identity that an uplink created within this time of a deletion goes with it; one created later is a device that came back.
+/// The hub tells of a deletion within seconds, but it can wait here for an outage to end while uplinks go on; and clocks differ.
+const RACE_WINDOW: Duration = Duration::minutes(15);
 
 /// The settings that plans depend on.
 #[derive(Clone, Debug)]
@@ -70,7 +75,7 @@ pub(super) fn plan_deletion(event: &HubEvent, now: Option<(&Identity, Option<&Tw
             Deletion::Ignore(Ignored::OtherApplication)
         }
         None => Deletion::InStack,
-        Some((identity, Some(twin))) if is_own_creation(twin, rules) => {
+        Some((identity, Some(twin))) if is_own_creation(twin, rules) && raced(event, twin) => {
             Deletion::InStackAndHub { etag: identity.etag.clone() }
         }
         Some(_) => Deletion::Ignore(Ignored::MadeAnew),
@@ -95,6 +100,13 @@ fn is_foreign(tags: &Map<String, Value>, rules: &Rules) -> bool {
 fn is_own_creation(twin: &Twin, rules: &Rules) -> bool {
     let owner = twin.tags.get("stack").and_then(|stack| stack["applicationId"].as_str());
     owner == Some(rules.application.as_str()) && twin.tags.len() == 1 && twin.desired.is_empty()
+}
+
+/// Whether the identity was created about when the other one was deleted: an uplink was under way. Without the two times, the
+/// tags alone must do.
+fn raced(event: &HubEvent, twin: &Twin) -> bool {
+    let created_at = twin.tags.get("stack").and_then(|stack| stack["createdAt"].as_str()).and_then(parse_time);
+    created_at.zip(event.operation_at).is_none_or(|(created, deleted)| (created - deleted).abs() <= RACE_WINDOW)
 }
 
 fn plan_registration(event: &HubEvent, twin: &Twin, rules: &Rules) -> Option<Plan> {

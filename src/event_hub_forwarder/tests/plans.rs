@@ -6,9 +6,10 @@ use super::super::plan::{Deletion, Plan, plan_deletion, plan_twin};
 use super::super::tally::Ignored;
 use super::world::{KEY, id, lorawan, object, rules, twin};
 use crate::iot_hub::{Identity, Twin};
+use crate::stack::parse_time;
 
 fn event(change: Change) -> HubEvent {
-    HubEvent { device: id("probe-0017"), change, body: json!({}) }
+    HubEvent { device: id("probe-0017"), change, operation_at: None, body: json!({}) }
 }
 
 fn tags_event() -> HubEvent {
@@ -182,6 +183,24 @@ fn only_what_is_gone_or_our_own_creation_is_deleted() {
     ];
     for (tags, desired) in newer_lives {
         assert_eq!(with(tags.clone(), desired), Deletion::Ignore(Ignored::MadeAnew), "{tags}");
+    }
+    let race = |deleted_at: &str, created_at: &str| {
+        let event = HubEvent { operation_at: parse_time(deleted_at), ..event.clone() };
+        let tags = json!({"stack": {"applicationId": "cold-store", "createdAt": created_at}});
+        plan_deletion(&event, Some((&identity, Some(&twin(tags, json!({}))))), &rules())
+    };
+    let times = [
+        ("2026-02-03T04:05:06.0000000Z", "2026-02-03T04:05:07Z", true),
+        ("2026-02-03T04:05:06Z", "2026-02-03T04:20:06Z", true),
+        ("2026-02-03T05:05:06+01:00", "2026-02-03T04:05:05Z", true),
+        ("", "2026-03-03T04:05:06Z", true),
+        ("2026-02-03T04:05:06Z", "not a time", true),
+        ("2026-02-03T04:05:06Z", "2026-02-03T04:20:07Z", false),
+        ("2026-02-03T04:05:06Z", "2026-01-03T04:05:06Z", false),
+    ];
+    for (deleted_at, created_at, ours) in times {
+        let is_ours = race(deleted_at, created_at) == Deletion::InStackAndHub { etag: "e".to_owned() };
+        assert_eq!(is_ours, ours, "{deleted_at} {created_at}");
     }
     let off = super::super::plan::Rules { sync_delete: false, ..rules() };
     assert_eq!(plan_deletion(&event, None, &off), Deletion::Ignore(Ignored::DeletionIsOff));
