@@ -51,7 +51,8 @@ pub(super) async fn establish(
         return Ok(identity.map_or(Standing::Created, |identity| standing(identity.enabled)));
     }
     info!(device = %id, "device created in IoT Hub");
-    if let Err(error) = registry.patch_tags(pace, id, &stack_tags(application, device, OffsetDateTime::now_utc()), None).await {
+    let tags = stack_tags(application, device, OffsetDateTime::now_utc());
+    if let Err(error) = registry.patch_tags(pace, id, &tags, None).await {
         // The device works without them; only queries of the fleet by these tags miss it.
         warn!(device = %id, %error, "the created device could not be tagged");
     }

@@ -128,7 +128,8 @@ fn a_downlink_is_a_difference_from_what_was_applied_last() {
 fn a_marker_that_a_portal_rolled_back_is_not_believed() {
     let hash = |valve: &str| desired::hash(&object(json!({"decodedPayload": {"valve": valve}})));
     let plan = |marker: u64, of: &str, desired: &str, version: u64, told: u64| {
-        let tags = json!({"stack": {"downlink": {"version": marker, "hash": hash(of), "state": "pushed", "error": null}}});
+        let tags =
+            json!({"stack": {"downlink": {"version": marker, "hash": hash(of), "state": "pushed", "error": null}}});
         let mut twin = twin(tags, json!({"decodedPayload": {"valve": desired}}));
         twin.desired_version = version;
         twin.reported.insert("downlink".to_owned(), json!({"version": told, "state": "sent"}));
@@ -156,8 +157,13 @@ fn set_to_null_and_back_is_sent_again_however_late_the_events_come() {
     assert_eq!(plan(&removal(5), tags.clone(), wanted.clone()), "Unchanged", "delivered twice");
     assert_eq!(plan(&removal(6), tags.clone(), json!({})), "forget");
 
-    let emptied =
-        Touched { downlink: true, decoded_removed: true, raw_removed: true, desired_version: None, ..Touched::default() };
+    let emptied = Touched {
+        downlink: true,
+        decoded_removed: true,
+        raw_removed: true,
+        desired_version: None,
+        ..Touched::default()
+    };
     let plan = |version| {
         let twin = Twin { desired_version: version, ..twin(tags.clone(), wanted.clone()) };
         word(plan_twin(&event(Change::Twin(emptied)), &twin, &rules(), false))
