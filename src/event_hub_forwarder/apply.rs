@@ -74,6 +74,15 @@ impl<S: Services> Worker<S> {
         self.services.dead_letter(&DeadLetter { function: FUNCTION, reason, device_id, body, properties }).await
     }
 
+    /// Whether The Things Stack answers although an event meets what looks like an outage. Of the package nothing can be asked
+    /// without an effect.
+    pub(super) async fn stack_answers(&self) -> bool {
+        match self.target {
+            EventsTarget::Api => self.services.stack_answers().await,
+            EventsTarget::Package => false,
+        }
+    }
+
     async fn submit(&self, task: &Task) -> Result<Vec<Done>, Trouble> {
         if task.hub.change == Change::Deleted && !self.rules.sync_delete {
             return Ok(vec![Done::Ignored(Ignored::DeletionIsOff)]);
@@ -191,9 +200,17 @@ impl<S: Services> Worker<S> {
         let mut patch = json!({"stack": {"registration": result}});
         let keys = self.keys_to_remove(twin);
         if !keys.is_empty() {
-            patch["lorawan"] = Value::Object(keys);
+            patch["lorawan"] = Value::Object(keys.clone());
         }
-        let after = self.services.patch_tags(&task.hub.device, &patch, &twin.etag).await?;
+        let after = match self.services.patch_tags(&task.hub.device, &patch, &twin.etag).await {
+            // The tags have no room for the result. The keys leave them even so.
+            Err(refused) if refused.class == Class::Poison && !keys.is_empty() => {
+                let keys = json!({"lorawan": keys});
+                self.services.patch_tags(&task.hub.device, &keys, &twin.etag).await?;
+                return Err(refused);
+            }
+            outcome => outcome?,
+        };
         tracing::info!(device = %task.hub.device, "registered in the things stack");
         Ok((Done::Registered, Some(after)))
     }
@@ -273,6 +290,22 @@ impl<S: Services> Worker<S> {
         self.bury(&task.event, Some(task.hub.device.as_str()), reason).await?;
         self.settle(task, &failed, twin.etag.clone()).await?;
         Ok(Done::DeadLettered)
+    }
+
+    /// Ends the interrupted downlink of an event that is given up: a later event of the device would push it, weeks after it was
+    /// wanted.
+    pub(super) async fn give_up(&self, task: &Task, reason: &str) -> Result<(), Trouble> {
+        if self.target == EventsTarget::Package || task.hub.change == Change::Deleted {
+            return Ok(());
+        }
+        let Some(twin) = self.services.twin(&task.hub.device).await? else { return Ok(()) };
+        match downlink_trace::marker(&twin.tags) {
+            Some(marker) if marker.state == DownlinkState::Pushing => {
+                let failed = DownlinkMarker { state: DownlinkState::Failed, error: Some(cut(reason)), ..marker };
+                self.settle(task, &failed, twin.etag).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes how far the downlink came, unless the twin speaks of another downlink by now.

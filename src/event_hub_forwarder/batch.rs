@@ -21,13 +21,16 @@ use crate::functions::{Event, Invocation, Outcome, Place};
 const MAX_DEVICES_AT_ONCE: usize = 16;
 /// One event: a registration makes four calls of at most 20 s, normally of milliseconds.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(90);
+/// Reading a twin and writing its marker, for an event that is given up: within the seconds that a batch has left.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// No event starts later than this. With the time of that event and of its dead letter, a batch stays within the five minutes
 /// after which the host kills it (`functionTimeout` in host.json).
 const BATCH_BUDGET: Duration = Duration::from_secs(150);
 /// Tries of an event that fails while others pass: with the host's delays of 2, 4, 8 … s, half a minute.
 const MAX_TRIES_BESIDE_OTHERS: u32 = 5;
-/// Tries of an event that fails alone, with an answer that speaks of no outage: with the host's delays, about an hour.
-const MAX_TRIES_ALONE: u32 = 20;
+/// Tries of an event that fails alone, with an answer that speaks of no outage or while The Things Stack answers all the same:
+/// with the host's delays, which grow to five minutes, about a quarter of an hour.
+const MAX_TRIES_ALONE: u32 = 10;
 /// Deliveries of a batch after which an event that fails beside others is given up, even if the process that counted its tries
 /// is gone.
 const MAX_DELIVERIES: u32 = 200;
@@ -171,6 +174,7 @@ impl<S: Services> Batches<S> {
             .iter()
             .map(|lane| [Service::Stack, Service::Hub, Service::EventHubs].map(|service| passed(service, lane)))
             .collect();
+        let mut answers = None;
         let mut open = None;
         for (index, lane) in lanes.into_iter().enumerate() {
             if lane.held_back > 0 {
@@ -180,10 +184,12 @@ impl<S: Services> Batches<S> {
             let Some((step, trouble)) = lane.failed else { continue };
             let service = trouble.service as usize;
             let others_pass = passes.iter().enumerate().any(|(other, passes)| other != index && passes[service]);
-            if self.is_used_up(&step, &trouble, others_pass, retry_count) {
+            let blocked = trouble.outage && !others_pass && !self.is_ours_alone(&trouble, &mut answers).await;
+            if !blocked && self.is_used_up(&step, &trouble, others_pass, retry_count) {
                 let reason = format!("given up after repeated tries: {trouble}");
                 match self.bury(&step, step.device(), &reason).await {
                     Ok(_) => {
+                        self.end_downlink(&step, &reason).await;
                         tally.count(Done::DeadLettered);
                         self.progress.done(step.key);
                         continue;
@@ -198,12 +204,30 @@ impl<S: Services> Batches<S> {
         open
     }
 
+    /// After the dead letter: the event is done with it, whether or not the twin can be written.
+    async fn end_downlink(&self, step: &Step, reason: &str) {
+        let Ok(task) = &step.what else { return };
+        let ended = timeout(END_TIMEOUT, self.worker.give_up(task, reason)).await;
+        if let Err(failure) = ended.unwrap_or_else(|_| Err(stalled("no end within its time"))) {
+            tracing::error!(device = step.device(), error = %failure, "the downlink of an event that is given up stays open");
+        }
+    }
+
+    /// Whether what looks like an outage is the matter of this event: The Things Stack answers, asked for something else. Others
+    /// that passed in an earlier delivery of the batch are not tried again and prove nothing. Asked once for a batch.
+    async fn is_ours_alone(&self, trouble: &Trouble, answers: &mut Option<bool>) -> bool {
+        if trouble.class != Class::Retry || trouble.service != Service::Stack {
+            return false;
+        }
+        if answers.is_none() {
+            *answers = Some(self.worker.stack_answers().await);
+        }
+        answers.unwrap_or(false)
+    }
+
     fn is_used_up(&self, step: &Step, trouble: &Trouble, others_pass: bool, retry_count: u32) -> bool {
         // What is throttled gets its turn: others pass by and by, and so does this. A dead letter has nowhere else to go.
-        if trouble.class == Class::Throttled
-            || trouble.service == Service::EventHubs
-            || (trouble.outage && !others_pass)
-        {
+        if trouble.class == Class::Throttled || trouble.service == Service::EventHubs {
             return false;
         }
         let tries = self.progress.failed(step.key.clone());

@@ -4,18 +4,22 @@
 //! (`MicrosoftDocs/azure-docs articles/iot-hub/iot-hub-non-telemetry-event-schema.md`).
 
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use super::desired::{DECODED, RAW};
 use super::tally::Ignored;
 use crate::functions::Event;
 use crate::ids::DeviceId;
-use crate::stack::ROOT_KEYS;
+use crate::stack::{ROOT_KEYS, parse_time};
 
 /// Annotation: where the event comes from.
 pub(super) const SOURCE: &str = "iothub-message-source";
 /// Annotation: its device.
 pub(super) const DEVICE: &str = "iothub-connection-device-id";
 const MODULE: &str = "iothub-connection-module-id";
+
+/// Application property: when it happened, RFC 3339.
+const OPERATION_TIME: &str = "operationTimestamp";
 
 /// What became of the reading.
 #[derive(Debug, PartialEq)]
@@ -38,6 +42,8 @@ pub(super) enum Decoded {
 pub(super) struct HubEvent {
     pub(super) device: DeviceId,
     pub(super) change: Change,
+    /// When it happened, if the hub says so.
+    pub(super) operation_at: Option<OffsetDateTime>,
     /// The body, as the package `azureiothub` wants it.
     pub(super) body: Value,
 }
@@ -104,7 +110,8 @@ fn read(event: &Event) -> Result<HubEvent, Decoded> {
         (false, "replacetwin") => Change::Twin(of_interest(&body, true)?),
         _ => return ignored(Ignored::OtherOperation),
     };
-    Ok(HubEvent { device, change, body })
+    let operation_at = text(&event.properties, OPERATION_TIME).and_then(parse_time);
+    Ok(HubEvent { device, change, operation_at, body })
 }
 
 /// What a lifecycle event says stands in its properties: its body is not needed.
@@ -139,11 +146,12 @@ fn of_interest(body: &Value, whole: bool) -> Result<Touched, Decoded> {
 fn touched(body: &Value, whole: bool) -> Touched {
     let desired = &body["properties"]["desired"];
     let has = |name: &str| desired.get(name).is_some();
-    let removed = |name: &str| desired.get(name).is_some_and(Value::is_null);
+    let emptied = body["properties"].get("desired").is_some_and(Value::is_null);
+    let removed = |name: &str| emptied || desired.get(name).is_some_and(Value::is_null);
     Touched {
         lorawan: body["tags"]["lorawan"].as_object().is_some_and(says_something),
         // A replaced twin, or a section emptied by null, removes without naming what.
-        downlink: whole || has(DECODED) || has(RAW) || body["properties"].get("desired").is_some_and(Value::is_null),
+        downlink: whole || has(DECODED) || has(RAW) || emptied,
         decoded_removed: removed(DECODED),
         raw_removed: removed(RAW),
         ready: body["tags"]["stack"]["downlink"]["state"] == "ready",

@@ -4,6 +4,7 @@
 //! that concerns us was touched.
 
 use serde_json::{Map, Value};
+use time::Duration;
 
 use super::canonical;
 use super::decode::{Change, HubEvent, Touched};
@@ -12,7 +13,11 @@ use super::tally::Ignored;
 use crate::downlink_trace::{self, DownlinkMarker, DownlinkState};
 use crate::ids::ApplicationId;
 use crate::iot_hub::{Identity, Twin};
-use crate::stack::{ROOT_KEYS, Registration};
+use crate::stack::{ROOT_KEYS, Registration, parse_time};
+
+/// An identity that an uplink created within this time of a deletion goes with it; one created later is a device that came back.
+/// The hub tells of a deletion within seconds, but it can wait here for an outage to end while uplinks go on; and clocks differ.
+const RACE_WINDOW: Duration = Duration::minutes(15);
 
 /// The settings that plans depend on.
 #[derive(Clone, Debug)]
@@ -45,7 +50,7 @@ pub(super) struct DownlinkPlan {
     pub(super) wish: Wish,
     pub(super) version: u64,
     pub(super) hash: String,
-    /// An earlier try got as far as writing `pushing`: The Things Stack may have it.
+    /// The Things Stack may have it already: an earlier try got as far as writing `pushing`, or the marker is an old one.
     pub(super) interrupted: bool,
 }
 
@@ -70,7 +75,7 @@ pub(super) fn plan_deletion(event: &HubEvent, now: Option<(&Identity, Option<&Tw
             Deletion::Ignore(Ignored::OtherApplication)
         }
         None => Deletion::InStack,
-        Some((identity, Some(twin))) if is_own_creation(twin, rules) => {
+        Some((identity, Some(twin))) if is_own_creation(twin, rules) && raced(event, twin) => {
             Deletion::InStackAndHub { etag: identity.etag.clone() }
         }
         Some(_) => Deletion::Ignore(Ignored::MadeAnew),
@@ -95,6 +100,13 @@ fn is_foreign(tags: &Map<String, Value>, rules: &Rules) -> bool {
 fn is_own_creation(twin: &Twin, rules: &Rules) -> bool {
     let owner = twin.tags.get("stack").and_then(|stack| stack["applicationId"].as_str());
     owner == Some(rules.application.as_str()) && twin.tags.len() == 1 && twin.desired.is_empty()
+}
+
+/// Whether the identity was created about when the other one was deleted: an uplink was under way. Without the two times, the
+/// tags alone must do.
+fn raced(event: &HubEvent, twin: &Twin) -> bool {
+    let created_at = twin.tags.get("stack").and_then(|stack| stack["createdAt"].as_str()).and_then(parse_time);
+    created_at.zip(event.operation_at).is_none_or(|(created, deleted)| (created - deleted).abs() <= RACE_WINDOW)
 }
 
 fn plan_registration(event: &HubEvent, twin: &Twin, rules: &Rules) -> Option<Plan> {
@@ -148,13 +160,14 @@ fn plan_downlink(event: &HubEvent, twin: &Twin, rules: &Rules) -> Plan {
     };
     match (wanted, marker.state) {
         (Wanted::Nothing, _) => Plan::Forget,
+        (wanted, _) if was_rolled_back(&marker, twin) => start(wanted, twin.desired_version, hash, true),
         (wanted, _) if marker.hash != hash || was_set_again(touched, &marker, twin) => {
             start(wanted, twin.desired_version, hash, false)
         }
         (_, DownlinkState::Pushed | DownlinkState::Failed) => Plan::Ignore(Ignored::Unchanged),
         (_, DownlinkState::Waiting) => Plan::Ignore(Ignored::WaitsForJoin),
-        (wanted, DownlinkState::Ready) => start(wanted, marker.version, hash, false),
-        (wanted, DownlinkState::Pushing) => start(wanted, marker.version, hash, true),
+        // A portal that saves the whole twin can bring an old `waiting` back, which the next join then makes ready.
+        (wanted, DownlinkState::Ready | DownlinkState::Pushing) => start(wanted, marker.version, hash, true),
     }
 }
 
@@ -179,5 +192,14 @@ fn nothing_desired(event: &HubEvent, twin: &Twin, rules: &Rules) -> Ignored {
 fn was_set_again(touched: Touched, marker: &DownlinkMarker, twin: &Twin) -> bool {
     let back = (touched.decoded_removed && twin.desired.contains_key(DECODED))
         || (touched.raw_removed && twin.desired.contains_key(RAW));
-    back && touched.desired_version.is_some_and(|version| version > marker.version)
+    // Desired properties that were emptied as a whole name no version.
+    back && touched.desired_version.unwrap_or(twin.desired_version) > marker.version
+}
+
+/// A portal that saves the whole twin can put an old marker, and the old desired values with it, over newer ones. Reported
+/// properties no service can write, and a downlink is told there only after its marker was written. The marker of the downlink
+/// that is started instead is as new as the desired properties, so this is seen once only.
+fn was_rolled_back(marker: &DownlinkMarker, twin: &Twin) -> bool {
+    let told = twin.reported.get("downlink").and_then(|downlink| downlink["version"].as_u64());
+    told.is_some_and(|told| marker.version < told && told <= twin.desired_version)
 }

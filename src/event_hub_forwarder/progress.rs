@@ -3,6 +3,7 @@
 //! A batch is delivered again as a whole. Everything here could be forgotten without a loss: a repeated event finds in the twin
 //! what was done about it. The memory saves the calls, and bounds the tries of an event that fails while others pass.
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::functions::Place;
@@ -22,7 +23,13 @@ pub(super) struct Progress(Cache<Place, State>);
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self(Cache::new(CAPACITY))
+        Self::with_capacity(CAPACITY)
+    }
+
+    /// The oldest are forgotten first. The cache's own rule would rather keep what was asked for often, and not take up new events
+    /// at all once it is full.
+    fn with_capacity(events: u64) -> Self {
+        Self(Cache::builder().max_capacity(events).eviction_policy(EvictionPolicy::lru()).build())
     }
 
     pub(super) fn is_done(&self, key: Option<&Place>) -> bool {
@@ -65,6 +72,21 @@ mod tests {
         assert!(!progress.is_done(place(8).as_ref()));
         assert_eq!(Event::default().place("0"), None);
         assert!(!progress.is_done(None));
+    }
+
+    #[test]
+    fn a_full_memory_takes_up_new_events_and_forgets_the_oldest() {
+        let progress = Progress::with_capacity(4);
+        for sequence_number in 0..100 {
+            progress.done(place(sequence_number));
+            // Known events are asked for often.
+            for _ in 0..8 {
+                progress.is_done(place(sequence_number).as_ref());
+            }
+            progress.0.run_pending_tasks();
+        }
+        assert!((96..100).all(|newest| progress.is_done(place(newest).as_ref())));
+        assert!(!progress.is_done(place(0).as_ref()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::event_hubs::{DeadLetter, EventHubs};
 use crate::failure::Class;
@@ -15,6 +15,9 @@ use crate::stack::{Downlink, QueueOperation, Registration, Stack, StackError};
 
 /// Event Hubs answers in milliseconds; a reconnect of its producer takes seconds.
 const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The Things Stack answers what it does not know in milliseconds. A batch that used all its time has seconds left.
+const STACK_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +103,8 @@ pub(super) trait Services: Send + Sync + 'static {
         downlink: &Downlink,
     ) -> impl Future<Output = Result<(), Trouble>> + Send;
     fn is_queued(&self, device: &DeviceId, correlation: &str) -> impl Future<Output = Result<bool, Trouble>> + Send;
+    /// Whether every server of The Things Stack answers, about a device that does not exist.
+    fn stack_answers(&self) -> impl Future<Output = bool> + Send;
     fn submit_event(
         &self,
         device: &DeviceId,
@@ -153,6 +158,10 @@ impl Services for Clients {
 
     async fn is_queued(&self, device: &DeviceId, correlation: &str) -> Result<bool, Trouble> {
         Ok(self.stack.is_queued(device, correlation).await?)
+    }
+
+    async fn stack_answers(&self) -> bool {
+        timeout(STACK_ANSWER_TIMEOUT, self.stack.answers()).await.unwrap_or(false)
     }
 
     async fn submit_event(&self, device: &DeviceId, body: &Value, properties: &Value) -> Result<(), Trouble> {

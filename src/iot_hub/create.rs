@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -49,19 +51,23 @@ pub(super) async fn establish(
         return Ok(identity.map_or(Standing::Created, |identity| standing(identity.enabled)));
     }
     info!(device = %id, "device created in IoT Hub");
-    if let Err(error) = registry.patch_tags(pace, id, &stack_tags(application, device), None).await {
+    let tags = stack_tags(application, device, OffsetDateTime::now_utc());
+    if let Err(error) = registry.patch_tags(pace, id, &tags, None).await {
         // The device works without them; only queries of the fleet by these tags miss it.
         warn!(device = %id, %error, "the created device could not be tagged");
     }
     Ok(Standing::Created)
 }
 
-/// `stack {applicationId, devEui, joinEui}`, so that fleets can be queried by them.
-fn stack_tags(application: &ApplicationId, device: &EndDevice) -> Value {
+/// `stack {applicationId, devEui, joinEui}`, so that fleets can be queried by them, and `createdAt`, by which the forwarder tells
+/// an identity that was made while its deletion was under way from one that was made later.
+fn stack_tags(application: &ApplicationId, device: &EndDevice, now: OffsetDateTime) -> Value {
     let mut stack = Map::new();
     stack.insert("applicationId".to_owned(), application.as_str().into());
     let euis = [("devEui", device.dev_eui), ("joinEui", device.join_eui)];
     stack.extend(euis.into_iter().filter_map(|(name, eui)| Some((name.to_owned(), Value::String(eui?.to_string())))));
+    // RFC 3339 has no year beyond 9999: the only way this can fail.
+    stack.extend(now.format(&Rfc3339).ok().map(|now| ("createdAt".to_owned(), Value::String(now))));
     json!({ "stack": stack })
 }
 
@@ -114,13 +120,16 @@ mod tests {
     use crate::ids::Eui;
 
     #[test]
-    fn tags_name_the_application_and_the_euis_that_there_are() {
+    fn tags_name_the_application_the_euis_that_there_are_and_the_time() {
         let application = ApplicationId::parse("barn").expect("valid");
         let id = DeviceId::parse("eui-1").expect("valid");
         let dev_eui = Some(Eui::parse("70b3d57ed0000001").expect("valid"));
         let device = EndDevice { id, dev_eui, join_eui: None };
-        let expected = json!({"stack": {"applicationId": "barn", "devEui": "70B3D57ED0000001"}});
-        assert_eq!(stack_tags(&application, &device), expected);
+        let now = OffsetDateTime::from_unix_timestamp(1_770_091_506).expect("a time");
+        let expected = json!({"stack": {
+            "applicationId": "barn", "devEui": "70B3D57ED0000001", "createdAt": "2026-02-03T04:05:06Z",
+        }});
+        assert_eq!(stack_tags(&application, &device, now), expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Register and delete an end device on the four servers that each know a part of it
 //! (`TheThingsNetwork/lorawan-stack cmd/ttn-lw-cli/commands/end_devices.go`).
 
+use futures::future::join_all;
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -10,6 +11,9 @@ use super::error::{Conflict, StackError};
 use super::registration::Registration;
 use crate::failure::Class;
 use crate::ids::{DeviceId, Eui};
+
+/// An end device that nobody registers.
+const PROBE: &str = "tts-iot-hub-probe";
 
 impl Stack {
     /// Registers an end device on Identity, Join, Network and Application Server, in that order; completes a half-done
@@ -74,6 +78,25 @@ impl Stack {
         }
     }
 
+    /// Whether each of the four servers answers for itself: asked for a device that nobody has, it says so. An outage, a refused
+    /// key and a proxy that answers in its place are none.
+    pub async fn answers(&self) -> bool {
+        let servers = [Server::Identity, Server::Join, Server::Network, Server::Application];
+        join_all(servers.map(|server| self.server_answers(server))).await.into_iter().all(|answers| answers)
+    }
+
+    async fn server_answers(&self, server: Server) -> bool {
+        let what = format!("asking whether the {server:?} Server answers");
+        match self.call(Method::GET, (server, &format!("devices/{PROBE}")), None, &what).await {
+            Ok(_) => true,
+            Err(error) if is_named_404(&error) => true,
+            Err(error) => {
+                tracing::debug!(%error, "no answer of its own");
+                false
+            }
+        }
+    }
+
     async fn set(&self, device: &Registration, server: Server, body: &Value) -> Result<(), StackError> {
         let what = format!("registering `{}` on the {server:?} Server", device.id);
         self.call(Method::PUT, (server, &format!("devices/{}", device.id)), Some(body), &what).await.map(drop)
@@ -89,13 +112,17 @@ impl Stack {
             let what = format!("deleting `{device}` on the {server:?} Server");
             match self.call(Method::DELETE, (server, &format!("devices/{device}")), None, &what).await {
                 Ok(_) => {}
-                // A 404 without a name would be a wrong address.
-                Err(error) if error.status() == Some(404) && error.name().is_some() => {}
+                Err(error) if is_named_404(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
+}
+
+/// A 404 without a name would be a wrong address.
+fn is_named_404(error: &StackError) -> bool {
+    error.status() == Some(404) && error.name().is_some()
 }
 
 fn ids(device: &Registration) -> Value {

@@ -1,5 +1,7 @@
 //! The client against a server that answers by script.
 
+mod answers;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 

@@ -2,10 +2,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::super::batch::Batches;
 use super::super::services::Service;
-use super::world::{World, done, forwarder, open, trouble, twin, twin_event};
+use super::world::{World, done, forwarder, open, rules, trouble, twin, twin_event, with};
+use crate::config::EventsTarget;
+use crate::downlink_trace::{self, DownlinkState};
 use crate::failure::Class;
-use crate::functions::Event;
+use crate::functions::{Event, Invocation, Outcome};
 
 fn world(devices: &[&str]) -> (Arc<World>, Vec<Event>) {
     let world = Arc::new(World::default());
@@ -26,6 +29,7 @@ async fn an_outage_blocks_without_end_and_loses_nothing() {
     let (world, events) = world(&["probe-1", "probe-2"]);
     let forwarder = forwarder(&world);
     let mut batch = world.batch(events);
+    world.fail("answer *", outage());
     for class in [Class::Retry, Class::Denied] {
         world.fail("queue *", trouble(Service::Stack, class, true));
         for _ in 0..50 {
@@ -52,29 +56,72 @@ async fn what_is_done_is_not_done_again_when_the_batch_comes_again() {
     assert!(world.calls.lock().expect("no panic")[calls..].iter().all(|call| call.ends_with("probe-2")));
 }
 
+/// Delivers the batch again and again, until it is done; returns the deliveries it took.
+async fn deliveries(forwarder: &Batches<World>, batch: &Invocation) -> u32 {
+    for tries in 1..50 {
+        if matches!(forwarder.run(batch.clone()).await, Outcome::Done(_)) {
+            return tries;
+        }
+    }
+    panic!("never given up");
+}
+
 #[tokio::test]
-async fn an_event_that_fails_while_others_pass_is_given_up_after_a_few_tries() {
+async fn an_event_that_fails_as_in_an_outage_after_others_passed_is_given_up() {
     let (world, events) = world(&["probe-1", "probe-2"]);
     let forwarder = forwarder(&world);
     world.fail("queue probe-2", outage());
-    let mut tries = 0;
-    let failing = world.batch(events).events;
-    loop {
-        tries += 1;
-        // Each delivery brings another device that passes.
-        let other = format!("other-{tries}");
-        world.put(&other, twin(json!({}), json!({})));
-        let mut batch = world.batch([world.desire(&other, json!({"decodedPayload": {"valve": true}}))]);
-        batch.events[0].sequence_number = Some(1000 + tries);
-        batch.events.extend(failing.clone());
-        if matches!(forwarder.run(batch).await, crate::functions::Outcome::Done(_)) {
-            break;
-        }
-        assert!(tries < 20, "never given up");
-    }
-    assert_eq!(tries, 5);
+    let batch = world.batch(events);
+    assert_eq!(deliveries(&forwarder, &batch).await, 10);
     let [letter] = world.letters().try_into().expect("one letter");
     assert_eq!(letter.device_id.as_deref(), Some("probe-2"));
+    assert_eq!((world.count("queue probe-1"), world.count("queue probe-2")), (1, 10));
+}
+
+#[tokio::test]
+async fn a_downlink_that_is_given_up_fails_in_the_twin_and_no_later_event_pushes_it() {
+    let (world, events) = world(&["probe-1"]);
+    let forwarder = forwarder(&world);
+    world.fail("queue *", outage());
+    let batch = world.batch(events);
+    deliveries(&forwarder, &batch).await;
+    let marker = downlink_trace::marker(&world.get("probe-1").tags).expect("a marker");
+    assert_eq!(marker.state, DownlinkState::Failed);
+    assert!(marker.error.expect("a reason").starts_with("given up after repeated tries"));
+
+    world.heal("queue *");
+    let later = world.batch([world.desire("probe-1", json!({"interval": 600, "decodedPayload": {"valve": true}}))]);
+    assert_eq!(done(forwarder.run(later).await), "events=1 ignored.unchanged=1");
+    assert_eq!(world.letters().len(), 1);
+}
+
+#[tokio::test]
+async fn what_fails_while_others_pass_in_the_same_delivery_is_given_up_sooner() {
+    let (world, failing) = world(&["probe-1"]);
+    let forwarder = forwarder(&world);
+    world.fail("queue probe-1", outage());
+    let failing = world.batch(failing).events;
+    for delivery in 1..=5 {
+        let other = format!("other-{delivery}");
+        world.put(&other, twin(json!({}), json!({})));
+        let mut batch = world.batch([world.desire(&other, json!({"decodedPayload": {"valve": true}}))]);
+        batch.events.extend(failing.clone());
+        let given_up = matches!(forwarder.run(batch).await, Outcome::Done(_));
+        assert_eq!(given_up, delivery == 5, "{delivery}");
+    }
+    assert_eq!(world.count("answer"), 0);
+}
+
+#[tokio::test]
+async fn the_package_is_not_asked_whether_it_answers() {
+    let (world, events) = world(&["probe-1"]);
+    world.fail("submit *", outage());
+    let forwarder = with(&world, rules(), EventsTarget::Package);
+    let batch = world.batch(events);
+    for _ in 0..50 {
+        open(forwarder.run(batch.clone()).await);
+    }
+    assert_eq!((world.count("answer"), world.letters().len()), (0, 0));
 }
 
 #[tokio::test]
@@ -83,10 +130,8 @@ async fn a_refusal_of_one_event_alone_does_not_block_for_ever() {
     let forwarder = forwarder(&world);
     world.fail("queue *", trouble(Service::Stack, Class::Retry, false));
     let batch = world.batch(events);
-    for _ in 1..20 {
-        open(forwarder.run(batch.clone()).await);
-    }
-    assert_eq!(done(forwarder.run(batch).await), "dead_lettered=1 events=1");
+    assert_eq!(deliveries(&forwarder, &batch).await, 10);
+    assert_eq!((world.letters().len(), world.count("answer")), (1, 0));
 }
 
 #[tokio::test]

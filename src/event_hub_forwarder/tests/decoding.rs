@@ -48,6 +48,25 @@ fn the_device_comes_from_the_annotation_and_else_from_the_property() {
 }
 
 #[test]
+fn the_time_of_the_operation_is_read_if_there_is_one() {
+    let mut event = lifecycle_event("deleteDeviceIdentity", "probe-0017");
+    let at = |event: &Event| match decode(event) {
+        Decoded::Event(event) => event.operation_at.map(|at| at.unix_timestamp()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(at(&event), None);
+    let times = [
+        ("2026-02-03T04:05:06.1234567Z", Some(1_770_091_506)),
+        ("2026-02-03T05:05:06+01:00", Some(1_770_091_506)),
+        ("yesterday", None),
+    ];
+    for (text, expected) in times {
+        event.properties.insert("operationTimestamp".to_owned(), json!(text));
+        assert_eq!(at(&event), expected, "{text}");
+    }
+}
+
+#[test]
 fn modules_and_unknown_operations_are_ignored() {
     let mut module = lifecycle_event("createDeviceIdentity", "probe-0017");
     module.properties.insert("moduleId".to_owned(), json!("m"));
@@ -102,7 +121,10 @@ fn what_was_touched_is_read_from_the_body() {
             json!({"properties": {"desired": {"decodedPayload": null, "rawDownlink": {"fPort": 1}, "$version": 7}}}),
             Touched { downlink: true, decoded_removed: true, desired_version: Some(7), ..none },
         ),
-        (json!({"properties": {"desired": null}}), Touched { downlink: true, ..none }),
+        (
+            json!({"properties": {"desired": null}}),
+            Touched { downlink: true, decoded_removed: true, raw_removed: true, ..none },
+        ),
     ];
     for (body, expected) in cases {
         assert_eq!(touched(body.clone()), expected, "{body}");

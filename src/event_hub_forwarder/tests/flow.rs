@@ -36,6 +36,17 @@ async fn a_device_with_tags_is_registered_and_loses_its_root_keys_in_one_patch()
 }
 
 #[tokio::test]
+async fn root_keys_leave_tags_that_have_no_room_for_the_result() {
+    let world = world(json!({"lorawan": lorawan()}));
+    *world.tag_room.lock().expect("no panic") = Some(json!({"lorawan": lorawan()}).to_string().len());
+    let batch = world.batch([lifecycle_event("createDeviceIdentity", "probe-0017")]);
+    assert_eq!(done(forwarder(&world).run(batch).await), "dead_lettered=1 events=1");
+    let tags = world.get("probe-0017").tags;
+    assert_eq!((tags["lorawan"].get("appKey"), tags.get("stack")), (None, None));
+    assert_eq!((world.count("register"), world.count("patch")), (1, 2));
+}
+
+#[tokio::test]
 async fn keys_stay_where_they_shall_stay() {
     let world = world(json!({"lorawan": lorawan()}));
     let keep = super::super::plan::Rules { keep_root_keys: true, ..rules() };
@@ -150,6 +161,43 @@ async fn an_interrupted_downlink_that_was_reported_is_not_pushed_again() {
     world.put("probe-0017", twin);
     done(forwarder(&world).run(world.batch([event])).await);
     assert_eq!((world.count("is_queued"), world.count("queue")), (0, 0));
+}
+
+#[tokio::test]
+async fn a_waiting_downlink_that_a_portal_brought_back_is_not_pushed_again() {
+    let world = world(json!({}));
+    let event = world.desire("probe-0017", valve(true));
+    let forwarder = forwarder(&world);
+    done(forwarder.run(world.batch([event])).await);
+    let mut twin = world.get("probe-0017");
+    twin.tags["stack"]["downlink"]["state"] = json!("ready");
+    world.put("probe-0017", twin);
+    let ready = twin_event("probe-0017", json!({"tags": {"stack": {"downlink": {"state": "ready"}}}}));
+    assert_eq!(done(forwarder.run(world.batch([ready])).await), "downlinks_found_queued=1 events=1");
+    assert_eq!((world.count("queue"), state(&world)), (1, Some(DownlinkState::Pushed)));
+}
+
+#[tokio::test]
+async fn an_old_twin_saved_over_a_newer_one_is_sent_again_once_and_old_tags_alone_are_not() {
+    for (desired_too, queued) in [(true, 3), (false, 2)] {
+        let world = world(json!({}));
+        let forwarder = forwarder(&world);
+        let event = world.desire("probe-0017", valve(true));
+        done(forwarder.run(world.batch([event])).await);
+        let old_tags = world.get("probe-0017").tags;
+        let event = world.desire("probe-0017", valve(false));
+        done(forwarder.run(world.batch([event.clone()])).await);
+
+        let saved = if desired_too { world.desire("probe-0017", valve(true)) } else { event };
+        let mut twin = world.get("probe-0017");
+        twin.tags = old_tags;
+        twin.reported.insert("downlink".to_owned(), json!({"version": 3, "state": "sent"}));
+        world.put("probe-0017", twin);
+        for _ in 0..3 {
+            done(forwarder.run(world.batch([saved.clone()])).await);
+        }
+        assert_eq!((world.count("queue"), state(&world)), (queued, Some(DownlinkState::Pushed)), "{desired_too}");
+    }
 }
 
 #[tokio::test]

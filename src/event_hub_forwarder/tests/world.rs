@@ -85,6 +85,8 @@ pub(super) struct World {
     pub(super) calls: Mutex<Vec<String>>,
     pub(super) queue: Mutex<Vec<(String, Downlink)>>,
     pub(super) letters: Mutex<Vec<DeadLetter>>,
+    /// Room for tags, in bytes of JSON; none is set for no bound.
+    pub(super) tag_room: Mutex<Option<usize>>,
     /// Patches that meet a change by someone else.
     pub(super) stale_patches: Mutex<u32>,
     sequence: Mutex<i64>,
@@ -199,8 +201,12 @@ impl Services for World {
         if twin.etag != if_match {
             return Err(stale());
         }
-        let mut merged = Value::Object(std::mem::take(&mut twin.tags));
+        let mut merged = Value::Object(twin.tags.clone());
         merge(&mut merged, tags);
+        let room = *self.tag_room.lock().expect("no panic");
+        if room.is_some_and(|room| merged.to_string().len() > room) {
+            return Err(trouble(Service::Hub, Class::Poison, false));
+        }
         twin.tags = object(merged);
         bump(twin);
         Ok(twin.clone())
@@ -242,6 +248,10 @@ impl Services for World {
         self.called("is_queued", device)?;
         let queue = self.queue.lock().expect("no panic");
         Ok(queue.iter().any(|(of, downlink)| of == device.as_str() && downlink.correlation_id == correlation))
+    }
+
+    async fn stack_answers(&self) -> bool {
+        self.called("answer", &id("nobody")).is_ok()
     }
 
     async fn submit_event(&self, device: &DeviceId, _body: &Value, _properties: &Value) -> Result<(), Trouble> {
