@@ -290,8 +290,15 @@ mod tests {
     #[test]
     fn a_large_event_gets_more_patience_and_never_more_than_a_second() {
         const MIB: u64 = 1024 * 1024;
-        let cases =
-            [(0, 500), (MIB / 4, 625), (MIB / 2, 750), (MIB, 1000), (MIB + 1, 1000), (20 * MIB, 1000), (u64::MAX, 1000)];
+        let cases = [
+            (0, 500),
+            (MIB / 4, 625),
+            (MIB / 2, 750),
+            (MIB, 1000),
+            (MIB + 1, 1000),
+            (20 * MIB, 1000),
+            (u64::MAX, 1000),
+        ];
         for (bytes, milliseconds) in cases {
             assert_eq!(patience(bytes), Duration::from_millis(milliseconds), "{bytes} bytes");
         }
