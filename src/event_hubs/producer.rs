@@ -25,8 +25,12 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 /// again on a new one: the client library does not notice that a link is detached while it waits for the outcome of a send, and
 /// nobody notices a connection that a firewall forgot. An event may so arrive twice; losing it would be worse.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
-/// What even a slow line carries; large events get more patience by it.
-const SLOWEST_BYTES_PER_S: u32 = 64 * 1024;
+/// Large events get more patience by it. A namespace in the same region takes many times as much; at this rate the largest event of
+/// the standard tier, 1 MiB, gets just the longest patience.
+const SLOWEST_BYTES_PER_S: u32 = 2 * 1024 * 1024;
+/// Patience with an event of any size. Others wait behind it for the link's only turn: it must never take longer than the whole
+/// time that a webhook has for parking, 1.2 s.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
 /// A farewell is a courtesy.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// First pause between attempts to open or to send; doubles with each.
@@ -159,11 +163,16 @@ async fn send(hub: &'static str, warm: &Warm, message: AmqpMessage) -> Result<()
         let reason = format!("it has {bytes} bytes, and {} is the limit", warm.max_bytes);
         return Err(EventHubsError::TooLarge { hub, reason });
     }
-    let patience = ANSWER_PATIENCE + Duration::from_secs(bytes) / SLOWEST_BYTES_PER_S;
-    match timeout(patience, warm.client.send_message(message, None)).await {
+    match timeout(patience(bytes), warm.client.send_message(message, None)).await {
         Ok(outcome) => outcome.map_err(|error| EventHubsError::from_library(hub, &error)),
         Err(_) => Err(EventHubsError::Unreachable { hub, reason: "no answer to a send".to_owned() }),
     }
+}
+
+/// How long the namespace may be silent about an event of this size.
+fn patience(bytes: u64) -> Duration {
+    let carried = Duration::from_secs(bytes) / SLOWEST_BYTES_PER_S;
+    ANSWER_PATIENCE.saturating_add(carried).min(LONGEST_PATIENCE)
 }
 
 /// Gives up a share of a connection; the last one closes it.
@@ -272,4 +281,26 @@ async fn open_with_link(access: &Access, hub: &str) -> azure_messaging_eventhubs
 
 fn next(pause: Duration, longest: Duration) -> Duration {
     (pause * 2).clamp(FIRST_PAUSE, longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_event_gets_more_patience_and_never_more_than_a_second() {
+        const MIB: u64 = 1024 * 1024;
+        let cases = [
+            (0, 500),
+            (MIB / 4, 625),
+            (MIB / 2, 750),
+            (MIB, 1000),
+            (MIB + 1, 1000),
+            (20 * MIB, 1000),
+            (u64::MAX, 1000),
+        ];
+        for (bytes, milliseconds) in cases {
+            assert_eq!(patience(bytes), Duration::from_millis(milliseconds), "{bytes} bytes");
+        }
+    }
 }

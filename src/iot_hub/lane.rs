@@ -195,7 +195,7 @@ impl Lane {
             session.post(&mut self.queue, now).map_err(|error| self.fault(error))?;
             let is_idle = self.queue.is_empty() && !session.is_busy();
             let wake = if is_idle {
-                let until = *idle_since.get_or_insert(now) + self.linger(session);
+                let until = self.stays_until(session, *idle_since.get_or_insert(now));
                 if now >= until {
                     return Ok(());
                 }
@@ -237,6 +237,14 @@ impl Lane {
             Broken::Refused(code) => Failure::Refused(code),
             Broken::Fault(reason) => self.fault(reason),
         })
+    }
+
+    /// When an idle session ends. One that awaits the answer to an abandoned twin request stays for it, or the next session's
+    /// patch could overtake this one's at the hub; its place in the pool waits with it, for `TWIN_PATIENCE` at most.
+    fn stays_until(&self, session: &Session, idle_since: Instant) -> Instant {
+        let lingers = idle_since + self.linger(session);
+        let answered = session.awaits_twin().filter(|_| !self.shared.closing.is_cancelled());
+        answered.map_or(lingers, |answered| lingers.max(answered))
     }
 
     /// How long this session stays open without work: not at all where others wait for its place, or nobody for its CONNACK.

@@ -35,8 +35,9 @@ const MAX_UNACKNOWLEDGED: usize = 16;
 /// slow hub is not answered with a second connection.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The next twin request waits so long for the answer to one whose caller has given up.
-const TWIN_PATIENCE: Duration = Duration::from_secs(5);
+/// The next twin request waits so long for the answer to one whose caller has given up, and so does the end of the session:
+/// the hub may still be at work on a patch that the next session's would overtake.
+pub(super) const TWIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Version of the device API (`MicrosoftDocs/azure-docs articles/iot/iot-mqtt-connect-to-iot-hub.md`).
 const API_VERSION: &str = "2021-04-12";
@@ -111,6 +112,11 @@ impl Session {
     /// Whether an answer is still waited for by someone.
     pub(super) fn is_busy(&self) -> bool {
         !self.unacknowledged.is_empty() || self.twin.as_ref().is_some_and(|twin| twin.ask.is_some())
+    }
+
+    /// Until when the answer to a twin request is awaited whose caller has given up.
+    pub(super) fn awaits_twin(&self) -> Option<Instant> {
+        self.twin.as_ref().filter(|twin| twin.ask.is_none()).map(|twin| twin.sent + TWIN_PATIENCE)
     }
 
     /// Forgets callers that have given up. Their late answers are ignored.

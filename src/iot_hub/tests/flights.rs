@@ -7,10 +7,11 @@ use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet, Publish};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::scripted::ScriptedHub;
+use super::scripted::{Peer, ScriptedHub};
 use super::*;
 use crate::config::Pipeline;
 use crate::failure::Class;
+use crate::iot_hub::session::TWIN_PATIENCE;
 use crate::iot_hub::{HubError, MAX_MESSAGE_BYTES, TwinAnswer};
 
 const SHORT: Duration = Duration::from_millis(500);
@@ -260,6 +261,58 @@ async fn two_patches_of_one_device_are_never_under_way_at_once() {
     peer.answer_twin(&two[0], 204, Some(3), "").await;
     assert!(matches!(landed(first).await.twin, Some(Ok(TwinAnswer::Patched { version: 2 }))));
     assert!(matches!(landed(second).await.twin, Some(Ok(TwinAnswer::Patched { version: 3 }))));
+}
+
+#[tokio::test]
+async fn a_session_stays_for_the_patch_whose_caller_gave_up() {
+    let hub = ScriptedHub::start().await;
+    let client = hub.client_with(|config| config.session_linger = Duration::ZERO);
+    let first = fly_for(&client, "eui-1", twin(patch(1)), SHORT);
+    let mut peer = hub.welcome().await;
+    let one = last_publish(&mut peer).await;
+    assert!(matches!(landed(first).await.twin, Some(Err(HubError::Timeout { .. }))));
+    assert!(peer.is_quiet().await, "no DISCONNECT");
+
+    let second = fly(&client, "eui-1", twin(patch(2)));
+    assert!(peer.is_quiet().await && hub.is_left_alone().await, "the second patch waits for the first");
+    peer.answer_twin(&one, 204, Some(2), "").await;
+    let two = last_publish(&mut peer).await;
+    assert_eq!(&two.payload[..], br#"{"value":2}"#);
+    peer.answer_twin(&two, 204, Some(3), "").await;
+    assert!(matches!(landed(second).await.twin, Some(Ok(TwinAnswer::Patched { version: 3 }))));
+    assert_eq!(peer.read().await, [Packet::Disconnect]);
+}
+
+#[tokio::test]
+async fn a_patch_that_is_never_answered_holds_its_session_no_longer_than_the_patience() {
+    let hub = ScriptedHub::start().await;
+    let client = hub.client_with(|config| config.session_linger = Duration::ZERO);
+    let flight = fly_for(&client, "eui-1", twin(patch(1)), SHORT);
+    let mut peer = hub.welcome().await;
+    last_publish(&mut peer).await;
+    let sent = Instant::now();
+    landed(flight).await;
+    assert_eq!(peer.read().await, [Packet::Disconnect]);
+    assert!(sent.elapsed() < TWIN_PATIENCE + SHORT, "{:?}", sent.elapsed());
+}
+
+#[tokio::test]
+async fn close_does_not_wait_for_an_answer_that_nobody_asks_for() {
+    let hub = ScriptedHub::start().await;
+    let client = hub.client_with(|config| config.session_linger = Duration::ZERO);
+    let flight = fly_for(&client, "eui-1", twin(patch(1)), SHORT);
+    let mut peer = hub.welcome().await;
+    last_publish(&mut peer).await;
+    landed(flight).await;
+    let start = Instant::now();
+    client.close().await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!(peer.read().await, [Packet::Disconnect]);
+}
+
+/// The last PUBLISH of one read.
+async fn last_publish(peer: &mut Peer) -> Publish {
+    peer.publishes().await.pop().expect("a PUBLISH")
 }
 
 #[tokio::test]
