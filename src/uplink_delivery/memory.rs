@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -78,6 +79,8 @@ impl Memory {
     pub(super) fn new(last_seen_interval: Duration) -> Self {
         let devices = Cache::builder()
             .max_capacity(MAX_BYTES)
+            // The default policy refuses devices that are new where the others are in demand.
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|_, remembered: &Arc<Remembered>| remembered.weight())
             .time_to_idle(MAX_SILENCE)
             .build();
