@@ -249,7 +249,8 @@ impl ApplicationUp {
     /// message correlation ids of its own, and each frame of a session its counter. A counter that is absent may be a
     /// zero or masked, and tells nothing.
     fn is_unlike_any_other(&self) -> bool {
-        let is_correlated = self.message.get("correlation_ids").and_then(Value::as_array).is_some_and(|ids| !ids.is_empty());
+        let is_correlated =
+            self.message.get("correlation_ids").and_then(Value::as_array).is_some_and(|ids| !ids.is_empty());
         let is_counted = self.content().is_some_and(|content| number(content, "f_cnt").is_some());
         is_correlated || (is_counted && !self.session_key_id().is_empty())
     }
