@@ -1,5 +1,7 @@
 //! One event of the parking Event Hub, read.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -7,7 +9,7 @@ use time::OffsetDateTime;
 use super::FUNCTION;
 use crate::config::UplinkConfig;
 use crate::event_hubs::{DeadLetter, ParkedUplink};
-use crate::functions::Place;
+use crate::functions::{Event, Place};
 use crate::ids::{ApplicationId, DeviceId};
 use crate::stack::{ApplicationUp, parse_time, without_session_keys};
 use crate::uplink_delivery::{Decision, Ignored, UplinkPlan, plan};
@@ -52,6 +54,14 @@ impl Item {
             Decision::Deliver(plan) => Self::Work(Box::new(Work { key, parked, up, plan: *plan })),
             Decision::Ignore(why) => Self::Ignored(why),
         }
+    }
+
+    /// Reads an event so that a defect of the reading takes no other event of the batch with it.
+    pub(super) fn guarded(key: Key, event: &Event, read: impl FnOnce() -> Self) -> Self {
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+            let reason = "reading the event met a defect of this bridge".to_owned();
+            Self::unreadable(key, reason, &event.body, event.properties.clone())
+        })
     }
 
     pub(super) fn unreadable(key: Key, reason: String, body: &Bytes, properties: Map<String, Value>) -> Self {

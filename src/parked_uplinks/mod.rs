@@ -22,12 +22,12 @@ use tokio::time::Instant;
 
 use crate::config::UplinkConfig;
 use crate::event_hubs::{DeadLetter, EventHubs, ParkedUplink};
-use crate::functions::{EventHubFunction, Invocation, Outcome};
+use crate::functions::{Event, EventHubFunction, Invocation, Outcome};
 use crate::ids::{ApplicationId, DeviceId};
 use crate::iot_hub::IotHub;
 use crate::uplink_delivery::{DeviceHub, Failure, Refuge, UplinkDelivery};
 use attempt::Fate;
-use item::Item;
+use item::{Item, Key};
 use progress::Progress;
 use weather::Weather;
 
@@ -71,6 +71,13 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
         self.finish(fates, weather.is_outage(), retry_count, OffsetDateTime::now_utc()).await
     }
 
+    fn read(&self, key: Key, event: &Event) -> Item {
+        match ParkedUplink::from_event(event.body.clone(), &event.properties) {
+            Ok(parked) => Item::read(key, parked, &self.application, &self.config),
+            Err(reason) => Item::unreadable(key, reason, &event.body, event.properties.clone()),
+        }
+    }
+
     async fn serve(&self, lane: Vec<Item>, weather: &Weather) -> Vec<Fate> {
         let mut fates = Vec::with_capacity(lane.len());
         for item in lane {
@@ -90,12 +97,7 @@ impl<H: DeviceHub, R: Refuge> EventHubFunction for ParkedUplinks<H, R> {
     async fn run(&self, invocation: Invocation) -> Outcome {
         let items = invocation.events.into_iter().map(|event| {
             let key = event.place(&invocation.partition_id);
-            let parked = ParkedUplink::from_event(event.body.clone(), &event.properties);
-            let (application, config) = (&self.application, &self.config);
-            match parked {
-                Ok(parked) => Item::read(key, parked, application, config),
-                Err(reason) => Item::unreadable(key, reason, &event.body, event.properties),
-            }
+            Item::guarded(key.clone(), &event, || self.read(key, &event))
         });
         self.handle(items.collect(), invocation.retry_count).await
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::item::Key;
@@ -25,11 +26,17 @@ pub(super) struct Progress {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { left: Cache::builder().max_capacity(MAX_ITEMS).time_to_idle(MAX_PAUSE).build() }
+        Self::holding(MAX_ITEMS)
     }
 }
 
 impl Progress {
+    fn holding(most: u64) -> Self {
+        // The default policy refuses what is new where the old is in demand; here the newest items come again.
+        let builder = Cache::builder().max_capacity(most).eviction_policy(EvictionPolicy::lru());
+        Self { left: builder.time_to_idle(MAX_PAUSE).build() }
+    }
+
     /// What is left of an item that was parked with `parked` open.
     pub(super) fn left(&self, key: &Key, parked: Open) -> Open {
         key.as_ref().and_then(|place| self.left.get(place)).unwrap_or(parked)
@@ -49,5 +56,25 @@ pub(super) fn both(a: Open, b: Open) -> Open {
         telemetry: a.telemetry || b.telemetry,
         twin: a.twin || b.twin,
         waiting_downlink: a.waiting_downlink || b.waiting_downlink,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::functions::Event;
+
+    #[test]
+    fn a_full_memory_forgets_the_oldest_item_and_never_the_newest() {
+        let progress = Progress::holding(4);
+        let all = Open { telemetry: true, twin: true, waiting_downlink: true };
+        for sequence_number in 0..20 {
+            let key = Event { sequence_number: Some(sequence_number), ..Event::default() }.place("0");
+            progress.set(&key, NOTHING);
+            progress.left.run_pending_tasks();
+            for _ in 0..5 {
+                assert_eq!(progress.left(&key, all), NOTHING, "{sequence_number}");
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use time::format_description::well_known::Rfc3339;
 use super::*;
 use crate::event_hubs::Open;
 use crate::failure::Class;
-use crate::functions::{Event, Place};
+use crate::functions::Place;
 use crate::uplink_delivery::scripted::{Fault, ScriptedHub, ScriptedRefuge, config, message};
 
 const ALL: Open = Open { telemetry: true, twin: true, waiting_downlink: false };
@@ -172,6 +172,17 @@ async fn what_never_can_succeed_is_dead_lettered_and_blocks_nothing() {
     let outcome = bench.handle(&batch, 0).await;
     assert_eq!(outcome, Outcome::Done(vec!["1 delivered, 0 parked again, 4 dead-lettered".to_owned()]));
     assert!(bench.refuge.letters().iter().all(|letter| letter.device_id.is_some()));
+}
+
+#[tokio::test]
+async fn an_event_whose_reading_panics_is_dead_lettered_and_takes_no_other_along() {
+    let bench = Bench::new();
+    let event = Event { body: r#"{"app_s_key":{"key":"00"}}"#.into(), ..Event::default() };
+    let broken = Item::guarded(place(1), &event, || panic!("a scripted panic"));
+    let sound = Item::read(place(2), parked(2), &application(), &config());
+    let outcome = bench.function.handle(vec![broken, sound], 0).await;
+    assert_eq!(outcome, Outcome::Done(vec!["1 delivered, 0 parked again, 1 dead-lettered".to_owned()]));
+    assert_eq!(bench.refuge.letters().pop().expect("a dead letter").body, r#"{"app_s_key":{}}"#);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
@@ -9,7 +10,7 @@ use super::delivered::{Delivered, Part};
 use super::memory::{Memory, Step};
 use super::plan::UplinkPlan;
 use super::port::{DeviceHub, Failure, Landed};
-use super::reported::ReportedPlan;
+use super::reported::{DECODED_PAYLOAD, ReportedPlan};
 use crate::config::UplinkConfig;
 use crate::downlink_trace;
 use crate::event_hubs::Open;
@@ -103,10 +104,13 @@ impl<H: DeviceHub> UplinkDelivery<H> {
             Step::Write(patch) => {
                 let call = TwinCall::Patch { reported: patch.clone(), if_version: None };
                 let (telemetry, answer) = self.fly_once(plan, telemetry, call, deadline).await;
-                let twin = answer.and_then(patched);
-                if twin.is_ok() {
-                    self.memory.confirm_written(&plan.device.id, reported, &patch);
-                }
+                let twin = match answer.and_then(patched) {
+                    Ok(version) => {
+                        self.memory.confirm_written(&plan.device.id, reported, &patch, version);
+                        Ok(())
+                    }
+                    Err(failure) => self.make_room(plan, reported, &patch, failure, deadline).await,
+                };
                 (telemetry, twin)
             }
         }
@@ -127,25 +131,70 @@ impl<H: DeviceHub> UplinkDelivery<H> {
             if with_telemetry {
                 sent = result;
             }
-            let news = match answer.and_then(|answer| news(reported, answer)) {
-                Ok(Some(news)) => news,
-                Ok(None) => {
+            let (patch, version) = match answer.and_then(read).map(|(known, version)| (news(reported, &known), version))
+            {
+                Ok((Some(patch), version)) => (patch, version),
+                Ok((None, _)) => {
                     self.memory.confirm_read(&plan.device.id, reported);
                     return (sent, Ok(()));
                 }
                 Err(failure) => return (sent, Err(failure)),
             };
-            match self.fly_once(plan, None, news, deadline).await.1.and_then(patched) {
+            match self.patch_version(plan, reported, patch.clone(), version, deadline).await {
                 Err(failure) if failure.is_stale => {}
-                Err(failure) => return (sent, Err(failure)),
-                Ok(()) => {
-                    self.memory.confirm_read(&plan.device.id, reported);
-                    return (sent, Ok(()));
-                }
+                Err(failure) => return (sent, self.make_room(plan, reported, &patch, failure, deadline).await),
+                Ok(()) => return (sent, Ok(())),
             }
         }
-        let reason = format!("the twin of {} changed under {MAX_READS} attempts to write to it", plan.device.id);
-        (sent, Err(Failure::passing(reason)))
+        (sent, Err(contended(&plan.device.id)))
+    }
+
+    /// Patches the version of the twin that was read.
+    async fn patch_version(
+        &self,
+        plan: &UplinkPlan,
+        reported: &ReportedPlan,
+        patch: Map<String, Value>,
+        version: u64,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let call = TwinCall::Patch { reported: patch, if_version: Some(version) };
+        let version = self.fly_once(plan, None, call, deadline).await.1.and_then(patched)?;
+        if reported.frame.is_none() {
+            self.memory.confirm_version(&plan.device.id, version);
+        }
+        self.memory.confirm_read(&plan.device.id, reported);
+        Ok(())
+    }
+
+    /// Answers a failure to patch the twin. Reported values merge, so payloads with ever new keys fill a twin until the
+    /// hub refuses every patch that grows it. Then what is reported of the payload becomes this message's alone.
+    async fn make_room(
+        &self,
+        plan: &UplinkPlan,
+        reported: &ReportedPlan,
+        refused: &Map<String, Value>,
+        failure: Failure,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        if failure.class != Class::Poison || !refused.contains_key(DECODED_PAYLOAD) {
+            return Err(failure);
+        }
+        for _ in 0..MAX_READS {
+            let (known, version) = self.fly_once(plan, None, TwinCall::Read, deadline).await.1.and_then(read)?;
+            if reported.is_old_news_to(&known) {
+                self.memory.confirm_read(&plan.device.id, reported);
+                return Ok(());
+            }
+            let Some(patch) = reported.without_older_payload(&known) else { return Err(failure) };
+            let (device, reason) = (plan.device.id.as_str(), failure.reason.as_str());
+            tracing::warn!(device, reason, "the twin refused a patch; its decoded payload is reset to this message");
+            match self.patch_version(plan, reported, patch, version, deadline).await {
+                Err(failure) if failure.is_stale => {}
+                result => return result,
+            }
+        }
+        Err(contended(&plan.device.id))
     }
 
     async fn fly_telemetry(
@@ -193,20 +242,27 @@ impl<H: DeviceHub> UplinkDelivery<H> {
 }
 
 /// The patch that brings a message's news to the twin that was read; `None` if it is no news there.
-fn news(plan: &ReportedPlan, answer: TwinAnswer) -> Result<Option<TwinCall>, Failure> {
-    let TwinAnswer::Read { reported, version } = answer else { return Err(unanswered("read")) };
-    if plan.is_old_news_to(&reported) {
-        return Ok(None);
-    }
-    let patch = twin::diff(&reported, &plan.patch);
-    Ok((!patch.is_empty()).then_some(TwinCall::Patch { reported: patch, if_version: Some(version) }))
+fn news(plan: &ReportedPlan, known: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let patch = (!plan.is_old_news_to(known)).then(|| twin::diff(known, &plan.patch))?;
+    (!patch.is_empty()).then_some(patch)
 }
 
-fn patched(answer: TwinAnswer) -> Result<(), Failure> {
+fn read(answer: TwinAnswer) -> Result<(Map<String, Value>, u64), Failure> {
     match answer {
-        TwinAnswer::Patched { .. } => Ok(()),
+        TwinAnswer::Read { reported, version } => Ok((reported, version)),
+        TwinAnswer::Patched { .. } => Err(unanswered("read")),
+    }
+}
+
+fn patched(answer: TwinAnswer) -> Result<u64, Failure> {
+    match answer {
+        TwinAnswer::Patched { version } => Ok(version),
         TwinAnswer::Read { .. } => Err(unanswered("patch")),
     }
+}
+
+fn contended(device: &DeviceId) -> Failure {
+    Failure::passing(format!("the twin of {device} changed under {MAX_READS} attempts to write to it"))
 }
 
 /// The client answers every part that it is asked for; if it ever does not, the part is tried again.

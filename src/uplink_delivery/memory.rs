@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -69,6 +70,8 @@ struct Times {
 #[derive(Clone, Debug)]
 struct Chain {
     last: Frame,
+    /// Of the reported properties, after the last write that this instance knows of.
+    version: u64,
     payload: Map<String, Value>,
     last_seen_written: OffsetDateTime,
     whole_written: OffsetDateTime,
@@ -78,6 +81,8 @@ impl Memory {
     pub(super) fn new(last_seen_interval: Duration) -> Self {
         let devices = Cache::builder()
             .max_capacity(MAX_BYTES)
+            // The default policy refuses devices that are new where the others are in demand.
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|_, remembered: &Arc<Remembered>| remembered.weight())
             .time_to_idle(MAX_SILENCE)
             .build();
@@ -131,19 +136,40 @@ impl Memory {
         patch
     }
 
-    /// The twin took the patch that [`begin`](Self::begin) gave for a live message.
-    pub(super) fn confirm_written(&self, device: &DeviceId, plan: &ReportedPlan, written: &Map<String, Value>) {
+    /// The twin took the patch that [`begin`](Self::begin) gave for a live message, and has this version now.
+    pub(super) fn confirm_written(
+        &self,
+        device: &DeviceId,
+        plan: &ReportedPlan,
+        written: &Map<String, Value>,
+        version: u64,
+    ) {
         let is_whole = *written == plan.patch;
+        if plan.frame.is_none() {
+            self.confirm_version(device, version);
+        }
         self.confirm(device, plan, |chain, frame, at| match chain {
-            _ if is_whole => Some(Chain::begun_by(plan, frame, at)),
-            Some(mut chain) if frame.follows(&chain.last) => {
+            _ if is_whole => Some(Chain::begun_by(plan, frame, at, version)),
+            // Any other version: somebody else wrote, or the device was made anew and its twin holds no more than this.
+            Some(mut chain) if frame.follows(&chain.last) && chain.precedes(version) => {
                 chain.last = frame.clone();
+                chain.version = version;
                 chain.last_seen_written = at;
                 chain.take_in(written);
                 Some(chain)
             }
             // Something else was confirmed in between: the difference was one from values that are no more.
             _ => None,
+        });
+    }
+
+    /// A write of this instance that is no frame led to this version. If it came right behind the last known one, nobody
+    /// else wrote in between.
+    pub(super) fn confirm_version(&self, device: &DeviceId, version: u64) {
+        self.change(device, |remembered| {
+            if let Some(chain) = remembered.chain.as_mut().filter(|chain| chain.precedes(version)) {
+                chain.version = version;
+            }
         });
     }
 
@@ -205,10 +231,16 @@ impl Remembered {
 }
 
 impl Chain {
-    fn begun_by(plan: &ReportedPlan, frame: &Frame, at: OffsetDateTime) -> Self {
-        let mut chain = Self { last: frame.clone(), payload: Map::new(), last_seen_written: at, whole_written: at };
+    fn begun_by(plan: &ReportedPlan, frame: &Frame, at: OffsetDateTime, version: u64) -> Self {
+        let (last, payload) = (frame.clone(), Map::new());
+        let mut chain = Self { last, version, payload, last_seen_written: at, whole_written: at };
         chain.take_in(&plan.patch);
         chain
+    }
+
+    /// Whether one write lies between what is known and this version.
+    fn precedes(&self, version: u64) -> bool {
+        self.version.checked_add(1) == Some(version)
     }
 
     fn take_in(&mut self, written: &Map<String, Value>) {

@@ -63,6 +63,30 @@ impl ReportedPlan {
     }
 }
 
+impl ReportedPlan {
+    /// The whole patch, and with it the end of every reported value of the decoded payload that is not this message's;
+    /// `None` if there is none.
+    pub(super) fn without_older_payload(&self, reported: &Map<String, Value>) -> Option<Map<String, Value>> {
+        let known = reported.get(DECODED_PAYLOAD)?.as_object()?;
+        let mut patch = self.patch.clone();
+        let payload = patch.get_mut(DECODED_PAYLOAD)?.as_object_mut()?;
+        end_others(known, payload).then_some(patch)
+    }
+}
+
+/// Ends every known value that the patch does not name. Returns whether there was one.
+fn end_others(known: &Map<String, Value>, patch: &mut Map<String, Value>) -> bool {
+    let mut found = false;
+    for (key, value) in known {
+        found |= match (value, patch.get_mut(key)) {
+            (_, None) => patch.insert(key.clone(), Value::Null).is_none(),
+            (Value::Object(known), Some(Value::Object(patch))) => end_others(known, patch),
+            _ => false,
+        };
+    }
+    found
+}
+
 impl Frame {
     /// Whether no frame of the session lies between `earlier` and this one.
     #[must_use]

@@ -44,6 +44,8 @@ pub(crate) struct Hub {
     /// So many times somebody else writes between a read and a write.
     pub(crate) interlopers: usize,
     pub(crate) service_api_fails: bool,
+    /// Most bytes of reported properties; a patch that makes more of them is refused.
+    pub(crate) most_reported: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +98,12 @@ impl Hub {
                 if if_version.is_some_and(|expected| expected != *version) {
                     return Err(stale());
                 }
-                twin::merge(self.reported.entry(device.to_owned()).or_default(), &reported);
+                let mut merged = self.reported.get(device).cloned().unwrap_or_default();
+                twin::merge(&mut merged, &reported);
+                if self.most_reported.is_some_and(|most| json!(merged).to_string().len() > most) {
+                    return Err(failure(Class::Poison));
+                }
+                self.reported.insert(device.to_owned(), merged);
                 *version += 1;
                 Ok(TwinAnswer::Patched { version: *version })
             }

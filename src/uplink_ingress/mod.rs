@@ -13,7 +13,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use axum::Router;
@@ -73,23 +73,33 @@ impl<H: DeviceHub, R: Refuge> UplinkIngress<H, R> {
 
     /// Takes a body from its bytes to its receipt, and a panic on the way to the dead letters.
     async fn process(&self, raw: Bytes, device: Option<&str>, arrival: Instant) -> Result<Receipt, Refusal> {
-        let processed = AssertUnwindSafe(self.decode_and_settle(raw.clone(), device, arrival)).catch_unwind().await;
-        let result = match processed {
-            Ok(result) => result,
-            Err(_) => self.settle_panic(&raw, device, arrival).await,
+        let arrived_at = OffsetDateTime::now_utc();
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(raw.clone(), device, arrived_at)));
+        let result = match decoded {
+            Ok(Ok(up)) => {
+                let settled = AssertUnwindSafe(self.plan_and_settle(&up, arrival)).catch_unwind().await;
+                // The message is not read afresh: it keeps the id and the time that it has.
+                if let Ok(result) = settled { result } else { self.settle_panic(&up, arrival).await }
+            }
+            Ok(Err(refusal)) => Err(refusal),
+            Err(_) => Err(self.settle_unread(&raw, arrival).await),
         };
         record(&result, arrival);
         result
     }
 
-    async fn decode_and_settle(&self, raw: Bytes, device: Option<&str>, arrival: Instant) -> Result<Receipt, Refusal> {
+    fn decode(&self, raw: Bytes, device: Option<&str>, arrived_at: OffsetDateTime) -> Result<ApplicationUp, Refusal> {
         let mut up = ApplicationUp::parse(raw, device)?;
-        up.complete(&self.application, OffsetDateTime::now_utc())?;
-        let receipt = Receipt::of(&up);
-        match plan(&up, &self.config) {
+        up.complete(&self.application, arrived_at)?;
+        Ok(up)
+    }
+
+    async fn plan_and_settle(&self, up: &ApplicationUp, arrival: Instant) -> Result<Receipt, Refusal> {
+        let receipt = Receipt::of(up);
+        match plan(up, &self.config) {
             Decision::Ignore(why) => Ok(receipt.with(Outcome::Ignored, Some(why.to_string()))),
             Decision::Deliver(plan) => {
-                let settled = self.once.run(&plan.message_id, self.settle(&up, &plan, arrival)).await?;
+                let settled = self.once.run(&plan.message_id, self.settle(up, &plan, arrival)).await?;
                 Ok(receipt.with(settled.outcome, settled.reason))
             }
         }

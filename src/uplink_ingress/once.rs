@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 
 use super::answer::{Outcome, Refusal};
 use super::settle::Settled;
@@ -20,7 +21,15 @@ pub(super) struct Once {
 impl Once {
     /// A window of zero remembers nothing.
     pub(super) fn new(window: Duration) -> Self {
-        let cache = || Cache::builder().max_capacity(MAX_MESSAGES).time_to_live(window).build();
+        Self::holding(MAX_MESSAGES, window)
+    }
+
+    fn holding(most: u64, window: Duration) -> Self {
+        // The default policy refuses what is new where the old is in demand; here only the newest messages count.
+        let cache = || {
+            let builder = Cache::builder().max_capacity(most).eviction_policy(EvictionPolicy::lru());
+            builder.time_to_live(window).build()
+        };
         Self { settled: (!window.is_zero()).then(cache) }
     }
 
@@ -38,5 +47,28 @@ impl Once {
         }
         let reason = format!("{} before", entry.value().outcome.name());
         Ok(Settled { outcome: Outcome::Duplicate, reason: Some(reason) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn settle(once: &Once, message_id: &str) -> Outcome {
+        let settled = async { Ok(Settled { outcome: Outcome::Delivered, reason: None }) };
+        once.run(message_id, settled).await.expect("settled").outcome
+    }
+
+    #[tokio::test]
+    async fn a_full_memory_forgets_the_oldest_message_and_never_the_newest() {
+        let once = Once::holding(4, Duration::from_secs(900));
+        for n in 0..20 {
+            let id = n.to_string();
+            assert_eq!(settle(&once, &id).await, Outcome::Delivered, "{id}");
+            once.settled.as_ref().expect("a window").run_pending_tasks().await;
+            for _ in 0..5 {
+                assert_eq!(settle(&once, &id).await, Outcome::Duplicate, "{id}");
+            }
+        }
     }
 }

@@ -1,16 +1,20 @@
 //! Delivers a message, or sees to it that it is parked or dead-lettered.
 
 use bytes::Bytes;
+use serde_json::Map;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use super::answer::{Outcome, Receipt, Refusal};
 use super::{FUNCTION, UplinkIngress, budget};
-use crate::event_hubs::{Open, ParkedUplink};
+use crate::event_hubs::{DeadLetter, Open, ParkedUplink};
 use crate::failure::Class;
-use crate::stack::ApplicationUp;
+use crate::stack::{ApplicationUp, without_session_keys};
 use crate::uplink_delivery::{Delivered, DeviceHub, Failure, Origin, Refuge, Unfinished, UplinkPlan, dead_letter};
+
+/// What is told of a message over which this program panicked.
+const DEFECT: &str = "the message met a defect of this bridge";
 
 /// What became of a message for good.
 #[derive(Clone, Debug)]
@@ -44,12 +48,14 @@ impl<H: DeviceHub, R: Refuge> UplinkIngress<H, R> {
     }
 
     async fn park(&self, up: &ApplicationUp, open: &Unfinished, deadline: Instant) -> Result<(), Refusal> {
+        let now = || OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
         let parked = ParkedUplink {
             body: up.raw.clone(),
             device: up.device.clone(),
             open: open.open,
             attempts: 1,
-            first_failed_at: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            // A message without its own time takes its arrival along: it has the same id and time when it is read back.
+            first_failed_at: up.arrival().map_or_else(now, str::to_owned),
             first_failure: open.reason.clone(),
         };
         self.refuge.park(&parked, deadline).await.map_err(|failure| unsettled(&open.reason, &failure))
@@ -61,20 +67,22 @@ impl<H: DeviceHub, R: Refuge> UplinkIngress<H, R> {
     }
 
     /// Dead-letters a message over which this program panicked: trying it again would only do it again.
-    pub(super) async fn settle_panic(
-        &self,
-        raw: &Bytes,
-        device: Option<&str>,
-        arrival: Instant,
-    ) -> Result<Receipt, Refusal> {
-        const REASON: &str = "the message met a defect of this bridge";
-        let Ok(up) = ApplicationUp::parse(raw.clone(), device) else {
-            return Err(Refusal::Unsettled(REASON.to_owned()));
-        };
+    pub(super) async fn settle_panic(&self, up: &ApplicationUp, arrival: Instant) -> Result<Receipt, Refusal> {
         let open = Open { telemetry: true, twin: true, waiting_downlink: true };
-        let unfinished = Unfinished { open, class: Class::Poison, reason: REASON.to_owned() };
-        self.bury(&up, &unfinished, budget::parking_deadline(arrival)).await?;
-        Ok(Receipt::of(&up).with(Outcome::DeadLettered, Some(REASON.to_owned())))
+        let unfinished = Unfinished { open, class: Class::Poison, reason: DEFECT.to_owned() };
+        self.bury(up, &unfinished, budget::parking_deadline(arrival)).await?;
+        Ok(Receipt::of(up).with(Outcome::DeadLettered, Some(DEFECT.to_owned())))
+    }
+
+    /// Dead-letters a body over which this program panicked before it knew what it is. It is not read again.
+    pub(super) async fn settle_unread(&self, raw: &Bytes, arrival: Instant) -> Refusal {
+        let body = without_session_keys(raw);
+        let reason = DEFECT.to_owned();
+        let letter = DeadLetter { function: FUNCTION, reason, device_id: None, body, properties: Map::new() };
+        match self.refuge.dead_letter(&letter, budget::parking_deadline(arrival)).await {
+            Ok(()) => Refusal::Malformed(DEFECT.to_owned()),
+            Err(failure) => unsettled(DEFECT, &failure),
+        }
     }
 }
 

@@ -225,6 +225,31 @@ async fn what_the_hub_does_not_take_is_parked_with_what_is_open() {
 }
 
 #[tokio::test]
+async fn two_equal_readings_without_time_or_counter_are_both_delivered() {
+    let bench = Bench::new();
+    for _ in 0..2 {
+        let answer = bench.post("/api/uplink/probe-0017", r#"{"uplink_message":{"decoded_payload":{"t":20}}}"#).await;
+        assert_eq!(answer.outcome(), (200, "delivered"));
+    }
+    let ids: Vec<_> = bench.hub.state().sent.iter().map(|telemetry| telemetry.message_id.clone()).collect();
+    assert!(ids.len() == 2 && ids[0] != ids[1], "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_parked_message_without_its_own_time_has_its_id_and_time_when_it_is_read_back() {
+    let bench = Bench::new();
+    bench.fail(Fault::Both(Class::Retry));
+    let answer = bench.post("/api/uplink/probe-0017", r#"{"uplink_message":{"decoded_payload":{"t":20}}}"#).await;
+    assert_eq!(answer.outcome(), (200, "parked"));
+    let parked = bench.refuge.parked().pop().expect("parked");
+    let mut up = ApplicationUp::parse(parked.body, Some(parked.device.id.as_str())).expect("a message");
+    let first_failed_at = crate::stack::parse_time(&parked.first_failed_at).expect("a time");
+    up.complete(&ApplicationId::parse("cold-store").expect("a valid id"), first_failed_at).expect("ours");
+    assert_eq!(answer.body["messageId"], json!(up.message_id()));
+    assert_eq!(up.received_at.as_ref(), Some(&parked.first_failed_at));
+}
+
+#[tokio::test]
 async fn what_never_can_be_delivered_is_dead_lettered_without_its_key() {
     let bench = Bench::new();
     bench.fail(Fault::Both(Class::Poison));
@@ -260,6 +285,9 @@ async fn a_panic_ends_in_the_dead_letters() {
     bench.fail(Fault::Panic);
     assert_eq!(bench.post("/api/uplink", uplink(10)).await.outcome(), (200, "dead_lettered"));
     assert_eq!(bench.refuge.letters().len(), 1);
+    let masked = bench.post("/api/uplink/probe-0017", r#"{"uplink_message":{}}"#).await;
+    let letter = bench.refuge.letters().pop().expect("a dead letter");
+    assert_eq!(letter.properties["messageId"], masked.body["messageId"], "its arrival is not lost");
     bench.hub.state().always = None;
     assert_eq!(bench.post("/api/uplink", uplink(11)).await.outcome(), (200, "delivered"), "the process lives");
 }

@@ -1,5 +1,7 @@
 //! Radio keys stay out of everything that the bridge writes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -32,8 +34,18 @@ fn take_out(value: &mut Value) -> bool {
 }
 
 /// A body that could not be processed, fit to be kept: without plain keys, and empty if it holds one and cannot be read.
+///
+/// Whatever the body did to this program before, it does not panic over it: it is empty then.
 #[must_use]
 pub fn without_session_keys(raw: &Bytes) -> Bytes {
+    empty_on_panic(|| scrub(raw))
+}
+
+fn empty_on_panic(scrub: impl FnOnce() -> Bytes) -> Bytes {
+    catch_unwind(AssertUnwindSafe(scrub)).unwrap_or_default()
+}
+
+fn scrub(raw: &Bytes) -> Bytes {
     match serde_json::from_slice(raw) {
         Ok(Unambiguous(mut value)) => {
             if !take_out(&mut value) {
@@ -65,5 +77,10 @@ mod tests {
         ] {
             assert_eq!(without_session_keys(&Bytes::from(body)), kept, "{body}");
         }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_body_over_which_scrubbing_panics() {
+        assert_eq!(empty_on_panic(|| panic!("a scripted panic")), "");
     }
 }

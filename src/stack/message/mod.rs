@@ -45,6 +45,8 @@ pub struct ApplicationUp {
     pub kind: Option<MessageType>,
     /// The whole message.
     pub message: Map<String, Value>,
+    /// When it came to this bridge, where it has no time of its own.
+    arrived_at: Option<OffsetDateTime>,
 }
 
 /// Why a body is no `ApplicationUp`. Never repeats the payload.
@@ -107,10 +109,12 @@ impl ApplicationUp {
             received_at: text(&message, "received_at").filter(|at| parse_time(at).is_some()).map(str::to_owned),
             kind: kind(&message)?,
             message,
+            arrived_at: None,
         })
     }
 
-    /// Fills in what a field mask can leave out.
+    /// Fills in what a field mask can leave out. A message read back must be given its first [arrival](Self::arrival):
+    /// it is its time, and can be part of its identity.
     ///
     /// # Errors
     /// If the message is of another application.
@@ -123,19 +127,34 @@ impl ApplicationUp {
             None => self.application_id = Some(ours.clone()),
         }
         if self.received_at.is_none() {
+            // A time that reads and writes as it is: what passes an event's property may lose finer digits.
+            let arrived_at = arrived_at.replace_microsecond(arrived_at.microsecond()).unwrap_or(arrived_at);
             self.received_at = arrived_at.format(&Rfc3339).ok();
+            self.arrived_at = Some(arrived_at);
         }
         Ok(())
     }
 
+    /// When it came to this bridge, if that is its [`received_at`](Self::received_at) for want of a time of its own.
+    #[must_use]
+    pub fn arrival(&self) -> Option<&str> {
+        self.received_at.as_deref().filter(|_| self.arrived_at.is_some())
+    }
+
     /// `{device}.{type}.{h}`: equal messages have one id whatever the order of their keys and their white space.
     ///
-    /// `h` is the beginning of SHA-256 over canonical JSON: sorted keys, no white space. A time would be no identity:
-    /// several `uplink_normalized` share one `received_at`.
+    /// `h` is the beginning of SHA-256 over canonical JSON: sorted keys, no white space. A time alone would be no
+    /// identity: several `uplink_normalized` share one `received_at`. Where a field mask leaves nothing that tells two
+    /// equal readings apart, the arrival of the [complete](Self::complete) message is hashed too: to deliver a repeated
+    /// webhook twice is better than to lose a reading.
     #[must_use]
     pub fn message_id(&self) -> String {
         let mut id = format!("{}.{}.", self.device.id, self.kind.map_or("unknown", MessageType::key));
-        for byte in Sha256::digest(json::canonical(&self.message)).iter().take(HASH_DIGITS / 2) {
+        let mut hash = Sha256::new_with_prefix(json::canonical(&self.message));
+        if let Some(arrived_at) = self.arrived_at.filter(|_| !self.is_unlike_any_other()) {
+            hash.update(arrived_at.unix_timestamp_nanos().to_be_bytes());
+        }
+        for byte in hash.finalize().iter().take(HASH_DIGITS / 2) {
             // Writing to a string cannot fail.
             let _ = write!(id, "{byte:02x}");
         }
@@ -224,6 +243,16 @@ impl ApplicationUp {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.message.keys().all(|key| ENVELOPE.contains(&key.as_str()))
+    }
+
+    /// Whether something besides a time tells it from another one with the same values: The Things Stack gives each
+    /// message correlation ids of its own, and each frame of a session its counter. A counter that is absent may be a
+    /// zero or masked, and tells nothing.
+    fn is_unlike_any_other(&self) -> bool {
+        let is_correlated =
+            self.message.get("correlation_ids").and_then(Value::as_array).is_some_and(|ids| !ids.is_empty());
+        let is_counted = self.content().is_some_and(|content| number(content, "f_cnt").is_some());
+        is_correlated || (is_counted && !self.session_key_id().is_empty())
     }
 
     fn frame(&self) -> Option<&Map<String, Value>> {

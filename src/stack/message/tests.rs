@@ -137,14 +137,53 @@ fn a_message_id_names_device_type_and_content() {
 fn what_a_field_mask_left_out_is_filled_in_and_a_foreign_application_refused() {
     let ours = ApplicationId::parse("cold-store").expect("a valid id");
     let mut up = parse_at(&json!({"uplink_message": {}}), Some("abc")).expect("a message");
-    let id = up.message_id();
     up.complete(&ours, datetime!(2026-02-03 04:05:06.5 UTC)).expect("ours");
     assert_eq!(up.received_at.as_deref(), Some("2026-02-03T04:05:06.5Z"));
-    assert_eq!((up.application_id.as_ref(), up.message_id()), (Some(&ours), id));
+    assert_eq!((up.application_id.as_ref(), up.arrival()), (Some(&ours), Some("2026-02-03T04:05:06.5Z")));
 
     let mut up = parse(&json!({"end_device_ids": ids(), "uplink_message": {}}));
     let other = ApplicationId::parse("warm-store").expect("a valid id");
     assert!(up.complete(&other, OffsetDateTime::UNIX_EPOCH).is_err());
+}
+
+fn completed(content: &Value, top: &Value, arrived_at: OffsetDateTime) -> ApplicationUp {
+    let mut body = json!({"end_device_ids": ids(), "uplink_message": content});
+    let (Value::Object(body_members), Value::Object(top)) = (&mut body, top.clone()) else { panic!("objects") };
+    body_members.extend(top);
+    let mut up = parse(&body);
+    up.complete(&ApplicationId::parse("cold-store").expect("a valid id"), arrived_at).expect("ours");
+    up
+}
+
+#[test]
+fn equal_messages_are_one_only_if_something_besides_their_values_says_so() {
+    let (first, then) = (datetime!(2026-02-03 04:05:06.123456789 UTC), datetime!(2026-02-03 04:15:06 UTC));
+    let reading = json!({"t": 20});
+    let counted = json!({"session_key_id": "AZ==", "f_cnt": 7, "decoded_payload": reading});
+    for (content, top, is_one) in [
+        (json!({"decoded_payload": reading}), json!({}), false),
+        (json!({"decoded_payload": reading}), json!({"received_at": "yesterday"}), false),
+        (json!({"decoded_payload": reading}), json!({"correlation_ids": []}), false),
+        (json!({"f_cnt": 7, "decoded_payload": reading}), json!({}), false),
+        (json!({"session_key_id": "AZ==", "decoded_payload": reading}), json!({}), false),
+        (counted, json!({}), true),
+        (json!({"decoded_payload": reading}), json!({"correlation_ids": ["as:up:1"]}), true),
+        (json!({"decoded_payload": reading}), json!({"received_at": "2026-02-03T04:05:06Z"}), true),
+    ] {
+        let id = |arrived_at| completed(&content, &top, arrived_at).message_id();
+        assert_eq!(id(first), id(first), "{content} {top}");
+        assert_eq!(id(first) == id(then), is_one, "{content} {top}");
+    }
+}
+
+#[test]
+fn a_message_that_is_completed_again_with_its_arrival_keeps_id_and_time() {
+    let up = completed(&json!({}), &json!({}), datetime!(2026-02-03 04:05:06.123456789 UTC));
+    let arrival = up.arrival().and_then(parse_time).expect("a time");
+    let again = completed(&json!({}), &json!({}), arrival);
+    assert_eq!((again.message_id(), &again.received_at), (up.message_id(), &up.received_at));
+    let timed = completed(&json!({}), &json!({"received_at": "2026-02-03T04:05:06Z"}), OffsetDateTime::UNIX_EPOCH);
+    assert_eq!(timed.arrival(), None);
 }
 
 #[test]

@@ -139,6 +139,61 @@ async fn a_difference_is_trusted_only_behind_the_previous_frame() {
 }
 
 #[tokio::test]
+async fn a_twin_that_was_made_anew_is_written_whole_after_one_uplink() {
+    let bench = Bench::new();
+    for f_cnt in 7..10_u64 {
+        bench.deliver_done(&bench.uplink(f_cnt, json!({"t": f_cnt, "h": 50}), 0), Live).await;
+    }
+    bench.hub.state().reported.clear();
+    bench.hub.state().versions.clear();
+    bench.deliver_done(&bench.uplink(10, json!({"t": 10, "h": 50}), 1), Live).await;
+    assert_eq!(bench.last_patch()["decodedPayload"], json!({"t": 10}), "nothing told yet");
+    bench.deliver_done(&bench.uplink(11, json!({"t": 10, "h": 50}), 2), Live).await;
+    assert_eq!(bench.hub.reported("probe-0017")["decodedPayload"], json!({"t": 10, "h": 50}));
+}
+
+#[tokio::test]
+async fn other_writes_of_this_instance_cost_no_whole_patch_and_those_of_others_do() {
+    let bench = Bench::new();
+    bench.deliver_done(&bench.uplink(7, json!({"t": 20, "h": 50}), 0), Live).await;
+    bench.deliver_done(&bench.plan("service_data", json!({"service": "s", "data": {"n": 1}}), 1), Live).await;
+    let late = bench.plan("service_data", json!({"service": "parked", "data": {"n": 1}}), 1);
+    bench.deliver_done(&late, Parked).await;
+    bench.deliver_done(&bench.uplink(8, json!({"t": 21, "h": 50}), 2), Live).await;
+    bench.deliver_done(&bench.uplink(9, json!({"t": 22, "h": 50}), 3), Live).await;
+    assert_eq!(bench.last_patch()["decodedPayload"], json!({"t": 22}));
+    *bench.hub.state().versions.get_mut("probe-0017").expect("a twin") += 1;
+    bench.deliver_done(&bench.uplink(10, json!({"t": 23, "h": 50}), 4), Live).await;
+    bench.deliver_done(&bench.uplink(11, json!({"t": 24, "h": 50}), 5), Live).await;
+    assert_eq!(bench.last_patch()["decodedPayload"], json!({"t": 24, "h": 50}));
+}
+
+#[tokio::test]
+async fn a_twin_that_is_full_of_older_payloads_makes_room_for_this_one() {
+    for origin in [Live, Parked] {
+        let bench = Bench::new();
+        bench.hub.state().most_reported = Some(200);
+        for n in 0..12_u64 {
+            let payload = json!({format!("only{n}"): "0123456789", "all": {format!("inner{n}"): n}});
+            bench.deliver_done(&bench.uplink(2 * n + 7, payload.clone(), n.cast_signed()), origin).await;
+            let reported = bench.hub.reported("probe-0017");
+            assert_eq!(reported["decodedPayload"]["all"][format!("inner{n}")], json!(n));
+        }
+        assert_eq!(bench.sent(), 12, "no message twice");
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_does_not_fit_alone_is_refused_for_good() {
+    let bench = Bench::new();
+    bench.deliver_done(&bench.uplink(7, json!({"a": 1}), 0), Live).await;
+    bench.hub.state().most_reported = Some(50);
+    let delivered = bench.deliver(&bench.uplink(8, json!({"b": "0".repeat(50)}), 1), Live).await;
+    assert_eq!(delivered.never.map(|never| never.open), Some(TWIN));
+    assert_eq!((bench.flights(), bench.sent()), (4, 2), "one read and one more patch");
+}
+
+#[tokio::test]
 async fn a_late_uplink_sends_its_telemetry_and_leaves_the_newer_twin_alone() {
     let bench = Bench::new();
     bench.deliver_done(&bench.uplink(8, json!({"t": 21}), 0), Live).await;
