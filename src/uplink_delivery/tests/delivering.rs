@@ -141,14 +141,14 @@ async fn a_difference_is_trusted_only_behind_the_previous_frame() {
 #[tokio::test]
 async fn a_twin_that_was_made_anew_is_written_whole_after_one_uplink() {
     let bench = Bench::new();
-    for f_cnt in 7..10_u64 {
-        bench.deliver_done(&bench.uplink(f_cnt, json!({"t": f_cnt, "h": 50}), 0), Live).await;
+    for (second, f_cnt) in (0..).zip(7..10_u64) {
+        bench.deliver_done(&bench.uplink(f_cnt, json!({"t": f_cnt, "h": 50}), second), Live).await;
     }
     bench.hub.state().reported.clear();
     bench.hub.state().versions.clear();
-    bench.deliver_done(&bench.uplink(10, json!({"t": 10, "h": 50}), 1), Live).await;
+    bench.deliver_done(&bench.uplink(10, json!({"t": 10, "h": 50}), 3), Live).await;
     assert_eq!(bench.last_patch()["decodedPayload"], json!({"t": 10}), "nothing told yet");
-    bench.deliver_done(&bench.uplink(11, json!({"t": 10, "h": 50}), 2), Live).await;
+    bench.deliver_done(&bench.uplink(11, json!({"t": 10, "h": 50}), 4), Live).await;
     assert_eq!(bench.hub.reported("probe-0017")["decodedPayload"], json!({"t": 10, "h": 50}));
 }
 
