@@ -39,9 +39,10 @@ impl Outcome {
 /// The 2xx answer.
 #[derive(Clone, Debug)]
 pub(super) struct Receipt {
-    pub(super) device: DeviceId,
+    /// `None` for a body that could not be read.
+    pub(super) device: Option<DeviceId>,
     pub(super) kind: Option<MessageType>,
-    pub(super) message_id: String,
+    pub(super) message_id: Option<String>,
     pub(super) outcome: Outcome,
     pub(super) reason: Option<String>,
 }
@@ -49,8 +50,14 @@ pub(super) struct Receipt {
 impl Receipt {
     /// The receipt of a message of which nothing has become yet.
     pub(super) fn of(up: &ApplicationUp) -> Self {
-        let (device, message_id) = (up.device.id.clone(), up.message_id());
+        let (device, message_id) = (Some(up.device.id.clone()), Some(up.message_id()));
         Self { device, kind: up.kind, message_id, outcome: Outcome::Ignored, reason: None }
+    }
+
+    /// The receipt of a body that went to the dead letters unread.
+    pub(super) fn unread(reason: String) -> Self {
+        let (outcome, reason) = (Outcome::DeadLettered, Some(reason));
+        Self { device: None, kind: None, message_id: None, outcome, reason }
     }
 
     pub(super) fn with(self, outcome: Outcome, reason: Option<String>) -> Self {
@@ -60,9 +67,11 @@ impl Receipt {
 
 impl IntoResponse for Receipt {
     fn into_response(self) -> Response {
-        let mut answer = json!({"outcome": self.outcome.name(), "messageId": self.message_id});
-        if let Some(reason) = self.reason {
-            answer["reason"] = reason.into();
+        let mut answer = json!({"outcome": self.outcome.name()});
+        for (name, value) in [("messageId", self.message_id), ("reason", self.reason)] {
+            if let Some(value) = value {
+                answer[name] = value.into();
+            }
         }
         Json(answer).into_response()
     }

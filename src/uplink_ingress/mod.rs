@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use crate::config::UplinkConfig;
 use crate::event_hubs::EventHubs;
 use crate::functions::drain_body;
-use crate::ids::ApplicationId;
+use crate::ids::{ApplicationId, DeviceId};
 use crate::iot_hub::IotHub;
 use crate::message_type::MessageType;
 use crate::stack::ApplicationUp;
@@ -82,7 +82,7 @@ impl<H: DeviceHub, R: Refuge> UplinkIngress<H, R> {
                 if let Ok(result) = settled { result } else { self.settle_panic(&up, arrival).await }
             }
             Ok(Err(refusal)) => Err(refusal),
-            Err(_) => Err(self.settle_unread(&raw, arrival).await),
+            Err(_) => self.settle_unread(&raw, arrival).await,
         };
         record(&result, arrival);
         result
@@ -143,7 +143,8 @@ fn record(result: &Result<Receipt, Refusal>, arrival: Instant) {
     let ms = u64::try_from(arrival.elapsed().as_millis()).unwrap_or(u64::MAX);
     match result {
         Ok(receipt) => {
-            let (device, kind) = (receipt.device.as_str(), receipt.kind.map_or("unknown", MessageType::key));
+            let (device, kind) =
+                (receipt.device.as_ref().map(DeviceId::as_str), receipt.kind.map_or("unknown", MessageType::key));
             let (outcome, reason) = (receipt.outcome.name(), receipt.reason.as_deref());
             tracing::info!(device, r#type = kind, outcome, reason, ms, "webhook");
         }

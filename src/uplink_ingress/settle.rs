@@ -75,13 +75,13 @@ impl<H: DeviceHub, R: Refuge> UplinkIngress<H, R> {
     }
 
     /// Dead-letters a body over which this program panicked before it knew what it is. It is not read again.
-    pub(super) async fn settle_unread(&self, raw: &Bytes, arrival: Instant) -> Refusal {
+    pub(super) async fn settle_unread(&self, raw: &Bytes, arrival: Instant) -> Result<Receipt, Refusal> {
         let body = without_session_keys(raw);
         let reason = DEFECT.to_owned();
         let letter = DeadLetter { function: FUNCTION, reason, device_id: None, body, properties: Map::new() };
         match self.refuge.dead_letter(&letter, budget::parking_deadline(arrival)).await {
-            Ok(()) => Refusal::Malformed(DEFECT.to_owned()),
-            Err(failure) => unsettled(DEFECT, &failure),
+            Ok(()) => Ok(Receipt::unread(DEFECT.to_owned())),
+            Err(failure) => Err(unsettled(DEFECT, &failure)),
         }
     }
 }

@@ -303,3 +303,18 @@ async fn a_caller_that_hangs_up_does_not_stop_its_message() {
     }
     assert_eq!(bench.sent(), 1);
 }
+
+#[tokio::test]
+async fn a_body_that_could_not_be_read_for_a_defect_is_dead_lettered_and_acknowledged() {
+    let refuge = Arc::new(ScriptedRefuge::default());
+    let delivery = Arc::new(UplinkDelivery::new(Arc::new(ScriptedHub::default()), &config()));
+    let application = ApplicationId::parse("cold-store").expect("a valid id");
+    let ingress = UplinkIngress::new(delivery, Arc::clone(&refuge), application, config());
+    let receipt = ingress.settle_unread(&Bytes::from(uplink(1)), Instant::now()).await.expect("a receipt");
+    let answer = receipt.into_response();
+    assert_eq!(answer.status().as_u16(), 200);
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    let body: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!((&body["outcome"], body.get("messageId")), (&json!("dead_lettered"), None));
+    assert_eq!(refuge.letters().len(), 1);
+}
