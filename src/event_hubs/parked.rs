@@ -16,7 +16,9 @@ const WAITING_DOWNLINK: &str = "waitingDownlink";
 const MAX_FAILURE_BYTES: usize = 1024;
 
 impl Open {
-    fn to_text(self) -> String {
+    /// The open parts by name, such as `telemetry,twin`: the form of the event property `open`.
+    #[must_use]
+    pub fn to_text(self) -> String {
         let parts = [(self.telemetry, TELEMETRY), (self.twin, TWIN), (self.waiting_downlink, WAITING_DOWNLINK)];
         let words: Vec<_> = parts.into_iter().filter_map(|(open, word)| open.then_some(word)).collect();
         words.join(",")

@@ -3,7 +3,7 @@
 use serde_json::{Map, json};
 
 use super::delivered::Unfinished;
-use crate::event_hubs::{DeadLetter, Open};
+use crate::event_hubs::DeadLetter;
 use crate::message_type::MessageType;
 use crate::stack::ApplicationUp;
 
@@ -15,7 +15,7 @@ pub fn dead_letter(function: &'static str, up: &ApplicationUp, unfinished: &Unfi
         ("messageType", json!(up.kind.map(MessageType::key))),
         ("devEui", json!(up.device.dev_eui.map(|eui| eui.to_string()))),
         ("joinEui", json!(up.device.join_eui.map(|eui| eui.to_string()))),
-        ("open", json!(names(unfinished.open))),
+        ("open", json!(unfinished.open.to_text())),
     ];
     DeadLetter {
         function,
@@ -28,11 +28,4 @@ pub fn dead_letter(function: &'static str, up: &ApplicationUp, unfinished: &Unfi
             .map(|(name, value)| (name.to_owned(), value))
             .collect::<Map<_, _>>(),
     }
-}
-
-/// `telemetry,twin,waitingDownlink`, or those of them that are open: the words of a parked uplink.
-fn names(open: Open) -> String {
-    let parts = [(open.telemetry, "telemetry"), (open.twin, "twin"), (open.waiting_downlink, "waitingDownlink")];
-    let names: Vec<_> = parts.into_iter().filter(|(is_open, _)| *is_open).map(|(_, name)| name).collect();
-    names.join(",")
 }
