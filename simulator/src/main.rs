@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use simulator::world::{Handler, Ports};
+use simulator::event_hubs::RETAINED_BYTES;
+use simulator::iot_hub::{Sku, Tier};
+use simulator::world::{EventHubsOptions, Handler, Ports};
 use simulator::{demo, run};
+
+const MIB: u64 = 1024 * 1024;
 
 #[derive(Parser)]
 #[command(version, about = "Azure IoT Hub, Event Hubs, the Functions host and The Things Stack on one machine")]
@@ -26,6 +30,11 @@ enum Command {
 struct Run {
     #[command(flatten)]
     ports: PortArgs,
+    #[command(flatten)]
+    event_hubs: EventHubsArgs,
+    /// The control API and the local page, on 127.0.0.1; 0 picks a free port.
+    #[arg(long, default_value_t = 7072)]
+    control_port: u16,
     /// Write the settings for the handler to this file.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
@@ -38,6 +47,12 @@ struct Run {
     /// The handler to start; it is built if none is given.
     #[arg(long, value_name = "PROGRAM")]
     handler: Option<PathBuf>,
+    /// Limit the hub to the rates and the daily quota of this size: F1, S1, S2 or S3. Without it nothing is limited.
+    #[arg(long)]
+    sku: Option<Sku>,
+    /// How many units of that size.
+    #[arg(long, default_value_t = 1, requires = "sku")]
+    units: u32,
 }
 
 /// 0 picks a free port.
@@ -55,6 +70,9 @@ struct PortArgs {
     /// Event Hubs: AMQP without TLS, as of Microsoft's Event Hubs emulator.
     #[arg(long, default_value_t = 5672)]
     event_hubs_port: u16,
+    /// Event Hubs and the hub's service side: AMQP over TLS.
+    #[arg(long, default_value_t = 5671)]
+    amqps_port: u16,
     /// The Functions host.
     #[arg(long, default_value_t = 7071)]
     functions_port: u16,
@@ -67,8 +85,25 @@ impl From<PortArgs> for Ports {
             hub_https: args.hub_https_port,
             stack: args.stack_port,
             event_hubs: args.event_hubs_port,
+            amqps: args.amqps_port,
             functions: args.functions_port,
         }
+    }
+}
+
+#[derive(Args)]
+struct EventHubsArgs {
+    /// A consumer group that the Event Hubs have beside $Default; may be given several times.
+    #[arg(long = "consumer-group", value_name = "NAME")]
+    consumer_groups: Vec<String>,
+    /// How many MiB of events each partition keeps.
+    #[arg(long, value_name = "MIB", default_value_t = RETAINED_BYTES / MIB)]
+    retention_mib: u64,
+}
+
+impl From<EventHubsArgs> for EventHubsOptions {
+    fn from(args: EventHubsArgs) -> Self {
+        Self { consumer_groups: args.consumer_groups, retained_bytes: args.retention_mib.saturating_mul(MIB) }
     }
 }
 
@@ -110,12 +145,22 @@ fn main() -> ExitCode {
 async fn start(command: Command) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     match command {
         Command::Run(args) => {
+            let limits = args.sku.map(|sku| Tier::new(sku, args.units)).transpose()?;
             let handler = match (args.no_handler, args.handler) {
                 (true, _) => Handler::ByHand,
                 (false, Some(program)) => Handler::Program(program),
                 (false, None) => Handler::Program(run::build_handler().await?),
             };
-            run::run(args.ports.into(), handler, args.env_file, args.json).await?;
+            run::run(run::Options {
+                ports: args.ports.into(),
+                control_port: args.control_port,
+                event_hubs: args.event_hubs.into(),
+                handler,
+                limits,
+                env_file: args.env_file,
+                json: args.json,
+            })
+            .await?;
             Ok(true)
         }
         Command::Demo(args) => {

@@ -1,64 +1,131 @@
 //! `simulator run`: start everything, say where it is, stay up.
 
 use std::collections::BTreeMap;
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
+use serde_json::json;
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::world::{Handler, Ports, StartError, World, WorldOptions, find_app_root};
+use crate::control::Control;
+use crate::iot_hub::Tier;
+use crate::world::{EventHubsOptions, Handler, Ports, StartError, World, WorldOptions, find_app_root};
 
-/// Starts everything and stays up until a signal.
+/// What to run, and where to say how it is reached.
+#[derive(Debug)]
+pub struct Options {
+    /// The ports of the services.
+    pub ports: Ports,
+    /// The port of the control API and the page; 0 takes a free one.
+    pub control_port: u16,
+    /// What the Event Hubs keep, and for whom.
+    pub event_hubs: EventHubsOptions,
+    /// How the handler runs.
+    pub handler: Handler,
+    /// The limits of the hub's size; `None`: no limits.
+    pub limits: Option<Tier>,
+    /// Takes the handler's settings.
+    pub env_file: Option<PathBuf>,
+    /// Takes the description of the world.
+    pub json: Option<PathBuf>,
+}
+
+/// Mode of the files that keys are written to.
+const OWNER_ONLY: u32 = 0o600;
+
+/// Starts everything and stays up until a signal. One that comes during the start ends that, and what was started by then.
 ///
 /// # Errors
 /// If something does not start or a file cannot be written.
-pub async fn run(
-    ports: Ports,
-    handler: Handler,
-    env_file: Option<PathBuf>,
-    json: Option<PathBuf>,
-) -> Result<(), StartError> {
+pub async fn run(options: Options) -> Result<(), StartError> {
+    // Watched first: a signal during the start must not leave a handler behind.
+    let mut signals = Signals::watch()?;
+    let (world, control) = tokio::select! {
+        started = start(options) => started?,
+        () = signals.next() => return Ok(()),
+    };
+    signals.next().await;
+    control.shutdown().await;
+    // A call that did not end in time still holds the world: it ends with the process.
+    if let Some(world) = Arc::into_inner(world) {
+        world.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn start(options: Options) -> Result<(Arc<World>, Control), StartError> {
+    let Options { ports, control_port, event_hubs, handler, limits, env_file, json } = options;
     let by_hand = matches!(handler, Handler::ByHand);
     let world = World::start(WorldOptions {
         ports,
+        event_hubs,
         app_root: app_root()?,
         handler,
         settings: BTreeMap::new(),
+        limits,
         log: Box::new(|line| eprintln!("{line}")),
     })
     .await?;
+    let world = Arc::new(world);
+    let control = Control::start(control_port, world.clone()).await?;
+    let mut description = world.description();
+    description["control"] = json!({"base_url": control.url()});
     if let Some(path) = &env_file {
         write(path, &world.env_file())?;
     }
     if let Some(path) = &json {
-        write(path, &format!("{:#}\n", world.description()))?;
+        write(path, &format!("{description:#}\n"))?;
     }
-    println!("{:#}", world.description());
+    println!("{description:#}");
     if by_hand {
         let file = env_file.map_or_else(|| "FILE of --env-file FILE".to_owned(), |path| path.display().to_string());
         println!("start the handler with: set -a; . {file}; set +a; cargo run --bin tts-iot-hub -- serve");
     }
-    stay_up().await?;
-    world.shutdown().await;
-    Ok(())
+    eprintln!("the page: {}", control.url());
+    Ok((world, control))
 }
 
+/// Writes a file that nobody else may read: keys are in it.
 fn write(path: &Path, text: &str) -> Result<(), StartError> {
-    std::fs::write(path, text).map_err(|error| format!("write {}: {error}", path.display()).into())
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(path)?;
+        // That mode is for a new file. What is no file, such as a pipe, stays as it is.
+        if file.metadata()?.is_file() {
+            file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
+        }
+        file.write_all(text.as_bytes())
+    };
+    write().map_err(|error: std::io::Error| format!("write {}: {error}", path.display()).into())
 }
 
-/// Returns on SIGINT or SIGTERM.
-///
-/// # Errors
-/// If the signals cannot be watched.
-pub async fn stay_up() -> std::io::Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// The signals that end the simulator.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Watches for SIGINT and SIGTERM: from now on they no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// If the signals cannot be watched.
+    pub fn watch() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
-    Ok(())
+
+    /// Returns on the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// The folder with `host.json`: of the current folder's project, else of the one this program was built from.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -40,7 +43,11 @@ impl Tls {
         let mut names: Vec<String> = vec!["localhost".into(), "127.0.0.1".into()];
         names.extend(host_names.iter().map(|name| (*name).to_owned()).filter(|name| name != "localhost"));
         let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
+        let mut leaf = CertificateParams::new(names)?;
+        // RFC 5280 demands it below the root, and who verifies strictly (Python from 3.13 on) refuses a certificate without it.
+        leaf.use_authority_key_identifier_extension = true;
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = leaf.signed_by(&key, &issuer)?;
         Ok(Self {
             ca_pem: issuer.pem(),
             chain: vec![leaf.der().clone()],

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,9 +11,13 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::event_hubs::{AmqpServer, Namespace};
+use crate::entra::Entra;
+use crate::event_hubs::{AmqpOptions, AmqpServer, Namespace, RETAINED_BYTES, SasPolicy};
+use crate::faults::Faults;
 use crate::functions_host::{FunctionsHost, HostOptions, LogSink};
-use crate::iot_hub::{BUILT_IN_EVENTS, IotHub, IotHubOptions, Policy, Rights, Route, RouteSource};
+use crate::happenings::{Happenings, Kind};
+use crate::iot_hub::{BUILT_IN_EVENTS, IotHub, IotHubOptions, Policy, Rights, Route, RouteSource, ServiceNodes, Tier};
+use crate::shell_word::shell_word;
 use crate::stack::{Stack, StackOptions, Webhook};
 use crate::tls::Tls;
 
@@ -38,10 +43,27 @@ pub struct Ports {
     pub hub_https: u16,
     /// The Things Stack.
     pub stack: u16,
-    /// Event Hubs, AMQP.
+    /// Event Hubs, AMQP without TLS.
     pub event_hubs: u16,
+    /// Event Hubs and the hub's service side, AMQP over TLS.
+    pub amqps: u16,
     /// The Functions host.
     pub functions: u16,
+}
+
+/// How the Event Hubs are set up.
+#[derive(Clone, Debug)]
+pub struct EventHubsOptions {
+    /// Consumer groups beside `$Default`.
+    pub consumer_groups: Vec<String>,
+    /// Bytes of events that each partition keeps.
+    pub retained_bytes: u64,
+}
+
+impl Default for EventHubsOptions {
+    fn default() -> Self {
+        Self { consumer_groups: Vec::new(), retained_bytes: RETAINED_BYTES }
+    }
 }
 
 /// How the handler runs.
@@ -57,18 +79,24 @@ pub enum Handler {
 pub struct WorldOptions {
     /// The ports.
     pub ports: Ports,
+    /// The Event Hubs.
+    pub event_hubs: EventHubsOptions,
     /// Folder with `host.json` and the functions.
     pub app_root: PathBuf,
     /// How the handler runs.
     pub handler: Handler,
     /// App settings of the handler beside those that the world makes; they win.
     pub settings: BTreeMap<String, String>,
+    /// The limits of the hub's size; `None`: no limits.
+    pub limits: Option<Tier>,
     /// Takes the lines of the host and the handler.
     pub log: LogSink,
 }
 
 /// Everything around the bridge.
 pub struct World {
+    /// What goes wrong in single exchanges, at any of the parts.
+    pub faults: Faults,
     /// The hub.
     pub iot_hub: IotHub,
     /// The Event Hubs of the bridge and the hub's built-in endpoint.
@@ -79,6 +107,10 @@ pub struct World {
     pub stack: Stack,
     /// The Functions host.
     pub functions: FunctionsHost,
+    /// Issuer of the bearer tokens that the services take.
+    pub entra: Entra,
+    /// What happens in all of them.
+    pub happenings: Happenings,
     /// The app settings that the handler was given.
     pub settings: BTreeMap<String, String>,
     policies: Vec<Policy>,
@@ -146,20 +178,22 @@ impl World {
     pub async fn start(options: WorldOptions) -> Result<Self, StartError> {
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let ports = options.ports;
-        let tls = Tls::new(&[HUB_HOST])?;
+        let tls = Tls::new(&[HUB_HOST, NAMESPACE_HOST])?;
+        let entra = Entra::new();
         let folder = tempfile::Builder::new().prefix("tts-iot-hub-simulator-").tempdir()?;
         std::fs::write(folder.path().join("ca.pem"), tls.ca_pem())?;
 
+        let faults = Faults::default();
         let events = Namespace::new(&[
             ("stack-events", PARTITIONS),
             ("parked-uplinks", PARTITIONS),
             ("dead-letters", PARTITIONS),
             (BUILT_IN_EVENTS, PARTITIONS),
-        ]);
-        let event_hubs_key = STANDARD.encode(random_key(32));
-        let event_hubs =
-            AmqpServer::start(address(ports.event_hubs), events.clone(), vec![("bridge".to_owned(), event_hubs_key)])
-                .await?;
+        ])
+        .with_consumer_groups(&options.event_hubs.consumer_groups)
+        .with_retention(options.event_hubs.retained_bytes);
+        let happenings = Happenings::new();
+        tell(&events, &happenings);
         let policies = policies();
         let iot_hub = IotHub::start(
             IotHubOptions {
@@ -169,9 +203,25 @@ impl World {
                 policies: policies.clone(),
                 routes: routes(),
                 fallback: true,
+                limits: options.limits,
+                faults: faults.clone(),
+                entra: entra.clone(),
+                happenings: happenings.clone(),
             },
             &tls,
             events.clone(),
+        )
+        .await?;
+        let event_hubs = AmqpServer::start_beside(
+            AmqpOptions {
+                addr: address(ports.event_hubs),
+                tls: Some((address(ports.amqps), &tls)),
+                policies: vec![SasPolicy { name: "bridge".to_owned(), key: STANDARD.encode(random_key(32)) }],
+                entra: entra.clone(),
+                faults: faults.clone(),
+            },
+            events.clone(),
+            vec![Arc::new(ServiceNodes::new(iot_hub.clone(), entra.clone()))],
         )
         .await?;
         let api_key = random_api_key();
@@ -179,6 +229,8 @@ impl World {
             listen: address(ports.stack),
             application_id: APPLICATION_ID.to_owned(),
             api_key: api_key.clone(),
+            faults: faults.clone(),
+            happenings: happenings.clone(),
             ..StackOptions::default()
         })
         .await?;
@@ -211,15 +263,16 @@ impl World {
             settings.insert("FUNCTIONS_CUSTOMHANDLER_PORT".to_owned(), port.to_string());
         }
         let functions = FunctionsHost::start(HostOptions {
-            app_root: options.app_root,
             executable,
             external_port,
             settings: settings.clone(),
             listen: address(ports.functions),
             function_key: function_key.clone(),
-            namespace: events.clone(),
+            master_key: random_word(20),
             fully_qualified_namespace: NAMESPACE_HOST.to_owned(),
             log: options.log,
+            happenings: happenings.clone(),
+            ..HostOptions::new(options.app_root, events.clone())
         })
         .await?;
         let mut webhook = Webhook::new(format!("{}/uplink{{/devID}}", functions.base_url()));
@@ -230,11 +283,14 @@ impl World {
         stack.set_webhook(&webhook);
         stack.set_package(true);
         Ok(Self {
+            faults,
             iot_hub,
             events,
             event_hubs,
             stack,
             functions,
+            entra,
+            happenings,
             settings,
             policies,
             function_key,
@@ -288,6 +344,8 @@ impl World {
             "event_hubs": {
                 "port": self.event_hubs.addr().port(),
                 "connection_string": self.event_hubs.connection_string(),
+                "amqps_port": self.event_hubs.tls_addr().map(|addr| addr.port()),
+                "amqps_connection_string": self.event_hubs.tls_connection_string(),
                 "built_in_endpoint": BUILT_IN_EVENTS,
                 "stack_events": "stack-events",
                 "parked_uplinks": "parked-uplinks",
@@ -306,11 +364,7 @@ impl World {
     /// The settings as lines that a shell or an env-file reader takes.
     #[must_use]
     pub fn env_file(&self) -> String {
-        let plain = |value: &str| value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:+=@%,".contains(&b));
-        let line = |(name, value): (&String, &String)| {
-            if plain(value) { format!("{name}={value}\n") } else { format!("{name}='{value}'\n") }
-        };
-        self.settings.iter().map(line).collect()
+        self.settings.iter().map(|(name, value)| format!("{name}={}\n", shell_word(value))).collect()
     }
 
     /// Stops the handler and the services; The Things Stack stops with the last handle to it.
@@ -318,6 +372,17 @@ impl World {
         self.functions.shutdown().await;
         self.iot_hub.shutdown().await;
         self.event_hubs.shutdown().await;
+    }
+}
+
+/// Lets the Event Hubs of the bridge tell what they get; the built-in endpoint's telemetry is told by the hub itself.
+fn tell(events: &Namespace, happenings: &Happenings) {
+    for (name, kind) in
+        [("stack-events", Kind::Event), ("parked-uplinks", Kind::Parked), ("dead-letters", Kind::DeadLetter)]
+    {
+        if let Some(hub) = events.hub(name) {
+            hub.tell(kind, happenings.clone());
+        }
     }
 }
 

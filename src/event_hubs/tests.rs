@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use simulator::event_hubs::{AmqpServer, Event, Fault, Namespace, PropertyValue};
+use simulator::event_hubs::{AmqpOptions, AmqpServer, Event, Fault, Namespace, PropertyValue, SasPolicy};
 
 use super::*;
 use crate::config::EventHubsAuth;
@@ -18,8 +18,10 @@ const MAX_EVENT_BYTES: usize = 1024 * 1024;
 async fn namespace() -> (AmqpServer, Namespace) {
     let namespace = Namespace::new(&[(PARKED_UPLINKS, 4), (DEAD_LETTERS, 1)]);
     let addr = "127.0.0.1:0".parse().expect("an address");
-    let policy = ("bridge".to_owned(), "bm90IGEgc2VjcmV0".to_owned());
-    let server = AmqpServer::start(addr, namespace.clone(), vec![policy]).await.expect("a free port");
+    let policy = SasPolicy { name: "bridge".to_owned(), key: "bm90IGEgc2VjcmV0".to_owned() };
+    let server = AmqpServer::start(AmqpOptions { policies: vec![policy], ..AmqpOptions::new(addr) }, namespace.clone())
+        .await
+        .expect("a free port");
     (server, namespace)
 }
 
@@ -175,8 +177,11 @@ async fn a_wrong_key_is_denied_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_event_hub_is_denied_at_once() {
     let addr = "127.0.0.1:0".parse().expect("an address");
-    let policy = ("bridge".to_owned(), "key".to_owned());
-    let server = AmqpServer::start(addr, Namespace::default(), vec![policy]).await.expect("a free port");
+    let policy = SasPolicy { name: "bridge".to_owned(), key: "key".to_owned() };
+    let server =
+        AmqpServer::start(AmqpOptions { policies: vec![policy], ..AmqpOptions::new(addr) }, Namespace::default())
+            .await
+            .expect("a free port");
     let client = client(server.connection_string());
     let error = client.park(&uplink("probe-1"), soon()).await.expect_err("no such hub");
     assert_eq!(error.class(), Class::Denied, "{error}");

@@ -6,6 +6,7 @@ mod by_hand;
 mod downward;
 mod house;
 mod payloads;
+mod recordings;
 mod secrets;
 mod settings;
 mod support;

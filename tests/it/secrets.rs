@@ -48,6 +48,14 @@ async fn s1_no_secret_and_no_root_key_is_logged_at_any_level_or_kept_in_tags_or_
             assert!(!line.contains(secret), "{secret} in {line}");
         }
     }
+    let told = world.happenings.after(0).happenings;
+    assert!(told.len() > 10, "the simulator tells what happens: {told:?}");
+    for happening in told {
+        let text = format!("{happening:?}");
+        for secret in &secrets {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
 }
 
 #[tokio::test]

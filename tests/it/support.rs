@@ -9,7 +9,7 @@ use simulator::event_hubs::{PropertyValue, StoredEvent};
 use simulator::eventually::eventually;
 use simulator::iot_hub::BUILT_IN_EVENTS;
 use simulator::service_client::ServiceClient;
-use simulator::world::{APPLICATION_ID, Handler, Ports, World, WorldOptions};
+use simulator::world::{APPLICATION_ID, EventHubsOptions, Handler, Ports, World, WorldOptions};
 
 /// How long something may take to show at the other end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,8 +35,15 @@ pub(crate) async fn world_with(settings: &[(&str, &str)]) -> World {
 pub(crate) async fn start(handler: Handler, settings: &[(&str, &str)]) -> World {
     let settings: BTreeMap<_, _> =
         settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let options =
-        WorldOptions { ports: Ports::default(), app_root: root().to_owned(), handler, settings, log: Box::new(|_| {}) };
+    let options = WorldOptions {
+        ports: Ports::default(),
+        event_hubs: EventHubsOptions::default(),
+        app_root: root().to_owned(),
+        handler,
+        settings,
+        limits: None,
+        log: Box::new(|_| {}),
+    };
     World::start(options).await.expect("the world starts")
 }
 

@@ -8,8 +8,8 @@ mod story;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::run::{app_root, build_handler, stay_up};
-use crate::world::{Handler, Ports, StartError, World, WorldOptions};
+use crate::run::{Signals, app_root, build_handler};
+use crate::world::{EventHubsOptions, Handler, Ports, StartError, World, WorldOptions};
 use acts::Stage;
 use report::Report;
 use story::Story;
@@ -71,7 +71,7 @@ pub async fn demo(options: Options) -> Result<bool, StartError> {
     }
     if options.keep {
         what_next(&world)?;
-        stay_up().await?;
+        Signals::watch()?.next().await;
     }
     world.shutdown().await;
     Ok(report.missing().is_empty())
@@ -82,10 +82,12 @@ async fn start(handler: &Path) -> Result<World, StartError> {
     let log = Box::new(|line: &str| tracing::info!("{line}"));
     World::start(WorldOptions {
         ports: Ports::default(),
+        event_hubs: EventHubsOptions::default(),
         app_root: app_root()?,
         handler: Handler::Program(handler.to_owned()),
         // A corpus brings more devices than an S1 hub makes in a minute.
         settings: BTreeMap::from([("IOTHUB_SKU".to_owned(), "S3".to_owned())]),
+        limits: None,
         log,
     })
     .await

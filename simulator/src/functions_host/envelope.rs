@@ -9,6 +9,8 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::binding_data;
+use super::exception::Failure;
 use super::function::Shape;
 use super::json::Json;
 use super::time_span;
@@ -86,6 +88,7 @@ fn json(value: &PropertyValue) -> Json {
         PropertyValue::Double(value) => Json::Double(*value),
         PropertyValue::String(text) => Json::Text(text.clone()),
         PropertyValue::Timestamp(at) => zulu(*at),
+        PropertyValue::Uuid(uuid) => Json::Text(uuid.to_string()),
         PropertyValue::Binary(bytes) => Json::Text(STANDARD.encode(bytes)),
     }
 }
@@ -151,21 +154,48 @@ pub(super) struct RetryContext {
     pub(super) exception: Json,
 }
 
+/// What a function is called with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content<'a> {
+    Events(&'a [ReceivedEvent]),
+    /// A text that an operator posted to `/admin/functions`.
+    Input(&'a str),
+}
+
 /// The body of one attempt. `sys` changes with every attempt, the rest does not save for the retry context.
-pub(super) fn envelope(origin: &Origin, events: &[ReceivedEvent], retry: Option<&RetryContext>) -> String {
-    let context = partition_context(origin);
-    let mut metadata =
-        vec![("TriggerPartitionContext".to_owned(), context.clone()), ("PartitionContext".to_owned(), context)];
-    match (origin.shape, events) {
-        (Shape::OneBinary, [event]) => metadata.extend(metadata_of_one(event)),
-        _ => metadata.extend(metadata_of_many(events)),
-    }
+///
+/// # Errors
+/// If the function wants JSON and a body is none.
+pub(super) fn envelope(origin: &Origin, content: Content<'_>, retry: Option<&RetryContext>) -> Result<String, Failure> {
+    let mut metadata = Vec::new();
+    let (data, text) = match content {
+        Content::Events(events) => {
+            let context = partition_context(origin);
+            metadata.push(("TriggerPartitionContext".to_owned(), context.clone()));
+            metadata.push(("PartitionContext".to_owned(), context));
+            let one = events.first().filter(|_| origin.shape.is_one());
+            metadata.extend(one.map_or_else(|| metadata_of_many(events), metadata_of_one));
+            let bodies: Vec<_> = events.iter().map(|event| event.body.as_ref()).collect();
+            (data(origin, &bodies)?, one.map(|event| String::from_utf8_lossy(&event.body).into_owned()))
+        }
+        Content::Input(input) => {
+            metadata.extend(metadata_of_input());
+            metadata.push((origin.binding.clone(), Json::Text(Json::from(input).to_text())));
+            (data(origin, &[input.as_bytes()])?, Some(input.to_owned()))
+        }
+    };
     metadata.push(("sys".to_owned(), sys(&origin.function)));
+    if let Some(text) = text.filter(|_| origin.shape == Shape::OneText) {
+        for (name, value) in binding_data::of_body(&text) {
+            binding_data::put(&mut metadata, &name, value);
+        }
+    }
+    metadata.retain(|(name, _)| !name.ends_with("Trigger"));
     if let Some(retry) = retry {
         metadata.push(("RetryContext".to_owned(), retry_context(retry)));
     }
-    let data = Json::Object(vec![(origin.binding.clone(), data(origin.shape, events))]);
-    Json::object([("Data", data), ("Metadata", Json::Object(metadata))]).to_text()
+    let data = Json::Object(vec![(origin.binding.clone(), data)]);
+    Ok(Json::object([("Data", data), ("Metadata", Json::Object(metadata))]).to_text())
 }
 
 fn partition_context(origin: &Origin) -> Json {
@@ -178,18 +208,34 @@ fn partition_context(origin: &Origin) -> Json {
     ])
 }
 
-fn data(shape: Shape, events: &[ReceivedEvent]) -> Json {
-    let base64 = |event: &ReceivedEvent| Json::Text(STANDARD.encode(&event.body));
-    match (shape, events) {
-        (Shape::OneBinary, [event]) => base64(event),
-        (Shape::OneBinary | Shape::ManyBinary, _) => array(events, base64),
-        (Shape::ManyText, _) => array(events, |event| Json::Text(String::from_utf8_lossy(&event.body).into_owned())),
+fn data(origin: &Origin, bodies: &[&[u8]]) -> Result<Json, Failure> {
+    let base64 = |body: &&[u8]| Json::Text(STANDARD.encode(body));
+    let text = |body: &&[u8]| Json::Text(String::from_utf8_lossy(body).into_owned());
+    let one = bodies.first().copied().unwrap_or_default();
+    Ok(match origin.shape {
+        Shape::OneBinary => base64(&one),
+        Shape::OneText => Json::Text(text(&one).to_text()),
+        Shape::ManyBinary => array(bodies, base64),
+        Shape::ManyText => array(bodies, text),
+        Shape::ManyJson => {
+            let values: Option<Vec<_>> = bodies.iter().map(|body| parsed(body)).collect();
+            let values = values.ok_or_else(|| Failure::Binding(origin.binding.clone()))?;
+            Json::Text(Json::Array(values).to_text())
+        }
+    })
+}
+
+/// A body of no bytes is `null`.
+fn parsed(body: &[u8]) -> Option<Json> {
+    if body.is_empty() {
+        return Some(Json::Null);
     }
+    serde_json::from_slice(body).ok().map(binding_data::with_dates)
 }
 
 /// Arrays travel as JSON text inside a string.
-fn array(events: &[ReceivedEvent], value: impl Fn(&ReceivedEvent) -> Json) -> Json {
-    Json::Text(Json::Array(events.iter().map(value).collect()).to_text())
+fn array<T>(items: &[T], value: impl Fn(&T) -> Json) -> Json {
+    Json::Text(Json::Array(items.iter().map(value).collect()).to_text())
 }
 
 fn metadata_of_many(events: &[ReceivedEvent]) -> Vec<(String, Json)> {
@@ -221,6 +267,27 @@ fn metadata_of_one(event: &ReceivedEvent) -> Vec<(String, Json)> {
         ("SystemProperties", event.system_properties()),
     ];
     key.into_iter().chain(members).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The single event that an input becomes has the defaults of an event that no broker saw.
+fn metadata_of_input() -> Vec<(String, Json)> {
+    let begin = "0001-01-01T00:00:00";
+    let system = [
+        ("SequenceNumber", Json::Int(i64::MIN)),
+        ("Offset", Json::Int(-1)),
+        ("OffsetString", Json::Null),
+        ("PartitionKey", Json::Null),
+        ("EnqueuedTimeUtc", begin.into()),
+    ];
+    [
+        ("Offset", "\"-1\"".into()),
+        ("SequenceNumber", i64::MIN.to_string().into()),
+        ("EnqueuedTimeUtc", begin.into()),
+        ("Properties", Json::Object(Vec::new())),
+        ("SystemProperties", Json::object(system)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 fn sys(function: &str) -> Json {

@@ -36,6 +36,8 @@ pub(super) enum Failure {
     Invalid,
     /// `functionTimeout`.
     Timeout(Duration),
+    /// The events do not become what this parameter wants: the function is not called.
+    Binding(String),
 }
 
 impl Failure {
@@ -46,6 +48,7 @@ impl Failure {
             Self::Status(code, reason) => status_message(*code, reason),
             Self::Invalid => "invalid answer: not a JSON object with a JSON content type".to_owned(),
             Self::Timeout(span) => format!("timeout value of {} was exceeded", time_span::format(*span)),
+            Self::Binding(name) => format!("exception binding parameter '{name}'"),
         }
     }
 
@@ -93,6 +96,10 @@ impl Failure {
     fn inner(&self) -> Json {
         match self {
             Self::Timeout(_) => Json::Null,
+            Self::Binding(name) => {
+                let message = format!("Exception binding parameter '{name}'");
+                nested([], &message, Json::Null, "Microsoft.Azure.WebJobs.Host", INVALID_OPERATION)
+            }
             Self::Status(code, reason) => {
                 let first = [("HttpRequestError", Json::Int(0)), ("StatusCode", Json::Int(i64::from(*code)))];
                 nested(first, &status_message(*code, reason), Json::Null, "System.Net.Http", GENERIC)

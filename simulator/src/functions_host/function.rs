@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::app::{StartError, expand};
+use super::envelope::Origin;
 use super::retry::RetryPolicy;
 use super::route::Route;
 use super::time_span;
@@ -48,12 +49,38 @@ pub(super) struct EventHubTrigger {
     pub(super) retry: RetryPolicy,
 }
 
+impl EventHubTrigger {
+    /// What every envelope of a partition says about it.
+    pub(super) fn origin(&self, function: &str, namespace: &str, partition: usize) -> Origin {
+        Origin {
+            function: function.to_owned(),
+            binding: self.binding.clone(),
+            shape: self.shape,
+            fully_qualified_namespace: namespace.to_owned(),
+            event_hub: self.event_hub.clone(),
+            consumer_group: self.consumer_group.clone(),
+            partition_id: partition.to_string(),
+        }
+    }
+}
+
 /// How events become `Data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     ManyBinary,
     ManyText,
+    /// Without `dataType`: each body is JSON.
+    ManyJson,
     OneBinary,
+    /// The default: without `dataType`, or with `string`.
+    OneText,
+}
+
+impl Shape {
+    /// Whether each event is an invocation.
+    pub(super) fn is_one(self) -> bool {
+        matches!(self, Self::OneBinary | Self::OneText)
+    }
 }
 
 #[derive(Deserialize)]
@@ -153,8 +180,10 @@ fn event_hub_trigger(
     let shape = match (lower(&binding.cardinality).as_str(), lower(&binding.data_type).as_str()) {
         ("many", "binary") => Shape::ManyBinary,
         ("many", "string") => Shape::ManyText,
+        ("many", "") => Shape::ManyJson,
         ("one" | "", "binary") => Shape::OneBinary,
-        _ => return Err("only many/binary, many/string and one/binary are simulated".to_owned()),
+        ("one" | "", "string" | "") => Shape::OneText,
+        _ => return Err("cardinality must be many or one, dataType binary, string or nothing".to_owned()),
     };
     let consumer_group = expand(binding.consumer_group.as_deref().unwrap_or("$Default"), settings);
     Ok(EventHubTrigger { binding: binding.name.clone(), event_hub, consumer_group, shape, retry })

@@ -4,35 +4,43 @@
 //! `HttpFunctionInvocationDispatcher.cs`, and recordings of a running host.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use axum::body::Body;
+use http::header::{HOST, LOCATION};
+use http::{HeaderValue, Request, Uri};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::fleet::Instance;
+use super::pace::Pace;
 use super::shared::{Shared, count};
+use super::wire::{Broken, Wire};
 
 /// Between two attempts to reach a port that nobody listens at.
-const POLL_INTERVAL: Duration = Duration::from_millis(25);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Recorded between the end of a process and the next start: 55–95 ms.
-const RESTART_PAUSE: Duration = Duration::from_millis(60);
+pub(super) const RESTART_PAUSE: Duration = Duration::from_millis(60);
 /// So many errors stop the host …
-const MAX_ERRORS: usize = 3;
+pub(super) const MAX_ERRORS: usize = 3;
 /// … unless two of them in a row are this far apart.
-const ERROR_WINDOW: Duration = Duration::from_secs(30 * 60);
+pub(super) const ERROR_WINDOW: Duration = Duration::from_secs(30 * 60);
 /// Exit code of an intentional restart; 0 counts as one since January 2026.
 const RESTART_EXIT_CODE: i32 = 200;
+/// The first request may be sent elsewhere so often.
+const MAX_REDIRECTS: usize = 50;
 /// What the handler inherits from the environment of this process; the rest comes from the app settings.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
 
 /// How to start the process.
+#[derive(Clone)]
 pub(super) struct Launch {
     pub(super) executable: PathBuf,
     pub(super) settings: BTreeMap<String, String>,
@@ -61,6 +69,7 @@ enum Wish {
 /// The part of the process that calls see.
 pub(super) struct Handler {
     pub(super) port: u16,
+    pub(super) wire: Wire,
     state: watch::Sender<State>,
     wishes: mpsc::UnboundedSender<(u64, Wish)>,
 }
@@ -71,7 +80,7 @@ pub(super) struct Wishes(mpsc::UnboundedReceiver<(u64, Wish)>);
 impl Handler {
     pub(super) fn new(port: u16) -> (Self, Wishes) {
         let (wishes, receiver) = mpsc::unbounded_channel();
-        (Self { port, state: watch::Sender::default(), wishes }, Wishes(receiver))
+        (Self { port, wire: Wire::new(port), state: watch::Sender::default(), wishes }, Wishes(receiver))
     }
 
     /// The life that is running or about to start.
@@ -81,6 +90,11 @@ impl Handler {
 
     pub(super) fn pid(&self) -> Option<u32> {
         self.state.borrow().pid
+    }
+
+    /// Whether the handler takes calls now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.state.borrow().ready
     }
 
     /// Waits until the handler takes calls. Returns its life.
@@ -120,27 +134,30 @@ enum End {
 }
 
 /// Waits for a handler that someone else started.
-pub(super) async fn attach(shared: Arc<Shared>) {
+pub(super) async fn attach(shared: Arc<Shared>, instance: Arc<Instance>) {
     tokio::select! {
-        () = answering(shared.handler.port) => shared.handler.state.send_modify(|state| state.ready = true),
-        () = shared.stop.cancelled() => {}
+        () = answering(&instance.handler, shared.pace) => {
+            instance.handler.state.send_modify(|state| state.ready = true);
+        }
+        () = instance.stop.cancelled() => {}
     }
 }
 
-/// Keeps a process running until the host stops.
-pub(super) async fn supervise(shared: Arc<Shared>, launch: Launch, mut wishes: Wishes) {
+/// Keeps a process running until the instance stops.
+pub(super) async fn supervise(shared: Arc<Shared>, instance: Arc<Instance>, launch: Launch, mut wishes: Wishes) {
+    let state = &instance.handler.state;
     let mut errors: Vec<Instant> = Vec::new();
     for life in 1.. {
-        shared.handler.state.send_replace(State { life, pid: None, ready: false });
-        let end = live(&shared, &launch, &mut wishes, life).await;
-        shared.handler.state.send_modify(|state| *state = State { life, pid: None, ready: false });
+        state.send_replace(State { life, pid: None, ready: false });
+        let end = live(&shared, &instance, &launch, &mut wishes, life).await;
+        state.send_replace(State { life, pid: None, ready: false });
         match end {
             End::Stopped => return,
             End::Wished => {}
             End::Lost => errors.clear(),
             End::Error => {
                 let now = Instant::now();
-                if errors.last().is_some_and(|last| now - *last > ERROR_WINDOW) {
+                if errors.last().is_some_and(|last| now - *last > shared.pace.of(ERROR_WINDOW)) {
                     errors.clear();
                 }
                 errors.push(now);
@@ -148,13 +165,19 @@ pub(super) async fn supervise(shared: Arc<Shared>, launch: Launch, mut wishes: W
         }
         if errors.len() >= MAX_ERRORS {
             shared.log.host("Exceeded http worker restart retry count. Shutting down Functions Host");
-            shared.draining.cancel();
-            shared.stop.cancel();
-            return;
+            if instance.is_common {
+                shared.log.happened("host stopped: the handler ended too often", json!({"what": "stop"}));
+                shared.draining.cancel();
+                shared.stop.cancel();
+                return;
+            }
+            // The platform starts another instance in its place.
+            errors.clear();
+            instance.lost.send_replace(());
         }
         tokio::select! {
-            () = tokio::time::sleep(RESTART_PAUSE) => {}
-            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(shared.pace.of(RESTART_PAUSE)) => {}
+            () = instance.stop.cancelled() => return,
         }
         count(&shared.counts.restarts, 1);
         shared.log.host("Restarting http invoker channel");
@@ -162,8 +185,8 @@ pub(super) async fn supervise(shared: Arc<Shared>, launch: Launch, mut wishes: W
 }
 
 /// One process from start to end.
-async fn live(shared: &Arc<Shared>, launch: &Launch, wishes: &mut Wishes, life: u64) -> End {
-    let mut child = match spawn(shared, launch) {
+async fn live(shared: &Arc<Shared>, instance: &Instance, launch: &Launch, wishes: &mut Wishes, life: u64) -> End {
+    let mut child = match spawn(shared, instance, launch) {
         Ok(child) => child,
         Err(problem) => {
             shared.log.host(format!("Failed to start Worker Channel: {}: {problem}", launch.executable.display()));
@@ -172,15 +195,16 @@ async fn live(shared: &Arc<Shared>, launch: &Launch, wishes: &mut Wishes, life: 
     };
     let pid = child.id();
     shared.log.host(format!("process with Id={} started", pid.unwrap_or_default()));
-    shared.handler.state.send_modify(|state| state.pid = pid);
+    instance.handler.state.send_modify(|state| state.pid = pid);
+    shared.log.happened("handler started", json!({"what": "start", "pid": pid}));
     let limit = shared.app.initialization_timeout;
-    let ready = tokio::time::timeout(limit, answering(shared.handler.port));
+    let ready = tokio::time::timeout(shared.pace.of(limit), answering(&instance.handler, shared.pace));
     tokio::pin!(ready);
     let mut is_ready = false;
     loop {
         tokio::select! {
             biased;
-            () = shared.stop.cancelled() => {
+            () = instance.stop.cancelled() => {
                 end(shared, &mut child).await;
                 return End::Stopped;
             }
@@ -198,16 +222,17 @@ async fn live(shared: &Arc<Shared>, launch: &Launch, wishes: &mut Wishes, life: 
                     return End::Error;
                 }
                 is_ready = true;
-                shared.handler.state.send_modify(|state| state.ready = true);
+                instance.handler.state.send_modify(|state| state.ready = true);
                 shared.log.host("Worker process started and initialized.");
+                shared.log.happened("handler takes calls", json!({"what": "ready", "pid": pid}));
             }
         }
     }
 }
 
-fn spawn(shared: &Arc<Shared>, launch: &Launch) -> std::io::Result<Child> {
+fn spawn(shared: &Arc<Shared>, instance: &Instance, launch: &Launch) -> std::io::Result<Child> {
     let id = Uuid::new_v4().to_string();
-    let port = shared.handler.port.to_string();
+    let port = instance.handler.port.to_string();
     let inherited = INHERITED.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     let mut child = Command::new(&launch.executable)
         .args(&shared.app.arguments)
@@ -247,7 +272,10 @@ async fn forward_lines(shared: Arc<Shared>, output: impl AsyncRead + Unpin) {
 
 async fn end(shared: &Shared, child: &mut Child) {
     match child.kill().await {
-        Ok(()) => shared.log.host("the handler was killed"),
+        Ok(()) => {
+            shared.log.host("the handler was killed");
+            shared.log.happened("handler killed", json!({"what": "kill"}));
+        }
         Err(problem) => shared.log.host(format!("cannot kill the handler: {problem}")),
     }
 }
@@ -256,6 +284,7 @@ fn exited(shared: &Shared, status: std::io::Result<ExitStatus>) -> End {
     match status {
         Ok(status) => {
             shared.log.host(format!("Language Worker Process exited: {status}"));
+            shared.log.happened(format!("handler ended: {status}"), json!({"what": "exit"}));
             if matches!(status.code(), Some(0 | RESTART_EXIT_CODE)) { End::Wished } else { End::Error }
         }
         Err(problem) => {
@@ -266,20 +295,32 @@ fn exited(shared: &Shared, status: std::io::Result<ExitStatus>) -> End {
 }
 
 /// Asks for `/` until anything at all comes back, even the end of the connection.
-async fn answering(port: u16) {
-    while ping(port).await.is_err() {
-        tokio::time::sleep(POLL_INTERVAL).await;
+async fn answering(handler: &Handler, pace: Pace) {
+    while ping(handler).await == Err(Broken::Refused) {
+        tokio::time::sleep(pace.of(POLL_INTERVAL)).await;
     }
 }
 
-/// An error is one of connecting.
-async fn ping(port: u16) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    let request = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");
-    let mut answer = [0; 4096];
-    if stream.write_all(request.as_bytes()).await.is_ok() {
-        // Whatever it is, someone is there.
-        let _: std::io::Result<usize> = stream.read(&mut answer).await;
+/// Whatever answers, someone is there; a redirect is followed.
+async fn ping(handler: &Handler) -> Result<(), Broken> {
+    let mut path = Uri::from_static("/");
+    for _ in 0..=MAX_REDIRECTS {
+        let response = handler.wire.send_bare(|| bare(handler.port, &path)).await?;
+        let location = response.headers().get(LOCATION).and_then(|target| target.to_str().ok()?.parse::<Uri>().ok());
+        match location {
+            Some(target) if response.status().is_redirection() => path = target,
+            _ => break,
+        }
     }
     Ok(())
+}
+
+fn bare(port: u16, target: &Uri) -> Request<Body> {
+    let mut request = Request::new(Body::empty());
+    // Only the path: a redirect to elsewhere is none of a handler's business.
+    let path = target.path_and_query().and_then(|path| path.as_str().parse().ok());
+    *request.uri_mut() = path.unwrap_or_else(|| Uri::from_static("/"));
+    let host = HeaderValue::from_str(&format!("127.0.0.1:{port}")).expect("a port is plain ASCII");
+    request.headers_mut().insert(HOST, host);
+    request
 }

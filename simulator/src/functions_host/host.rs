@@ -4,29 +4,31 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt as _;
+use rand::Rng as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::app::{App, StartError};
-use super::envelope::Origin;
+use super::fleet::{Instance, group_of};
 use super::function::{EventHubTrigger, Function, Trigger};
-use super::handler::{Handler, Launch, Wishes, attach, supervise};
+use super::handler::{Handler, Launch, attach, supervise};
 use super::log::{Log, LogSink};
-use super::proxy;
-use super::shared::{Counters, Cursor, Shared};
+use super::pace::Pace;
+use super::server;
+use super::shared::{Counters, Cursor, Parts, Shared};
 use super::trigger::{Consumer, consume};
 use crate::event_hubs::Namespace;
+use crate::happenings::Happenings;
 
 /// How long a stopping host waits for HTTP calls (ASP.NET Core's default) …
-const HTTP_DRAIN: Duration = Duration::from_secs(30);
+pub(super) const HTTP_DRAIN: Duration = Duration::from_secs(30);
 /// … and for batches.
-const BATCH_DRAIN: Duration = Duration::from_secs(10);
+pub(super) const BATCH_DRAIN: Duration = Duration::from_secs(10);
 
 /// What to run, and where.
 pub struct HostOptions {
@@ -41,6 +43,8 @@ pub struct HostOptions {
     pub listen: SocketAddr,
     /// The key of functions with `authLevel` `function` or `admin`.
     pub function_key: String,
+    /// The master key: opens every function and `/admin`.
+    pub master_key: String,
     /// Holds the Event Hubs of the triggers.
     pub namespace: Namespace,
     /// The namespace's name as the handler sees it.
@@ -50,10 +54,15 @@ pub struct HostOptions {
     /// Calls a handler that was started by hand at this port of 127.0.0.1, instead of starting one. It is waited for
     /// without limit and never restarted.
     pub external_port: Option<u16>,
+    /// How fast the host's clocks run.
+    #[doc(hidden)]
+    pub pace: Pace,
+    /// Is told what happens.
+    pub happenings: Happenings,
 }
 
 impl HostOptions {
-    /// Options with a port of the system's choice, the key `key`, no settings and no log.
+    /// Options with a port of the system's choice, the keys `key` and `master`, no settings and no log.
     #[must_use]
     pub fn new(app_root: impl Into<PathBuf>, namespace: Namespace) -> Self {
         Self {
@@ -62,23 +71,29 @@ impl HostOptions {
             settings: BTreeMap::new(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             function_key: "key".to_owned(),
+            master_key: "master".to_owned(),
             namespace,
             fully_qualified_namespace: "simulated.servicebus.windows.net".to_owned(),
             log: Box::new(|_| {}),
             external_port: None,
+            pace: Pace::REAL,
+            happenings: Happenings::default(),
         }
     }
 }
 
 /// A running host. The clones are one host; it ends, and kills its handler, with the last of them.
 #[derive(Clone)]
-pub struct FunctionsHost(Arc<Running>);
+pub struct FunctionsHost(pub(super) Arc<Running>);
 
-struct Running {
-    shared: Arc<Shared>,
+pub(super) struct Running {
+    pub(super) shared: Arc<Shared>,
     addr: SocketAddr,
     route_prefix: String,
-    supervisor: Mutex<Option<JoinHandle<()>>>,
+    /// How to start the handler of another instance; `None` if it was started by hand.
+    pub(super) launch: Option<Launch>,
+    /// One task for the handler of each instance that is or was.
+    pub(super) supervisors: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Drop for Running {
@@ -110,13 +125,30 @@ impl FunctionsHost {
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let addr = listener.local_addr().map_err(listen)?;
         let (handler, wishes) = Handler::new(port);
+        let external = options.external_port.is_some();
         let launch = Launch { executable: app.executable.clone(), settings: options.settings };
         let route_prefix = app.route_prefix.clone();
-        let log = Log::new(options.log);
-        let shared = Arc::new(Shared::new(app, options.function_key, options.namespace, log, handler));
-        let external = options.external_port.is_some();
-        let supervisor = Mutex::new(Some(spawn_all(&shared, listener, consumers, launch, wishes, external)));
-        Ok(Self(Arc::new(Running { shared, addr, route_prefix, supervisor })))
+        let stop = CancellationToken::new();
+        let parts = Parts {
+            function_key: options.function_key,
+            master_key: options.master_key,
+            pace: options.pace,
+            namespace: options.namespace,
+            log: Log::new(options.log, options.happenings),
+            common: Instance::new(handler, stop.child_token(), true),
+            stop,
+        };
+        let shared = Arc::new(Shared::new(app, parts));
+        let common = Arc::clone(shared.fleet.common());
+        let supervisor = if external {
+            tokio::spawn(attach(Arc::clone(&shared), common))
+        } else {
+            tokio::spawn(supervise(Arc::clone(&shared), common, launch.clone(), wishes))
+        };
+        spawn_all(&shared, listener, consumers);
+        let launch = (!external).then_some(launch);
+        let supervisors = Mutex::new(vec![supervisor]);
+        Ok(Self(Arc::new(Running { shared, addr, route_prefix, launch, supervisors })))
     }
 
     /// Where it listens.
@@ -171,30 +203,58 @@ impl FunctionsHost {
         triggers.map(|trigger| self.lag(&trigger.event_hub, &trigger.consumer_group)).sum()
     }
 
-    /// Waits until the handler takes calls. `false` if the host stopped instead.
+    /// Whether the handler takes calls now: one that the host started and whose port answered since, or one that was
+    /// started by hand and was reached once; a later end of that one is not noticed. `false` when the host stopped.
+    ///
+    /// Of several instances it is the common one: see [`scale`](Self::scale).
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.is_stopped() && self.0.shared.fleet.common().handler.is_ready()
+    }
+
+    /// Waits until the handlers of all instances take calls. `false` if the host stopped instead.
     pub async fn wait_ready(&self) -> bool {
+        let fleet = &self.0.shared.fleet;
+        let groups = self.0.shared.app.functions.iter().map(group_of);
+        let instances: Vec<_> = groups.flat_map(|group| fleet.of(group)).collect();
+        let ready = async {
+            for instance in &instances {
+                instance.handler.ready().await;
+            }
+        };
         tokio::select! {
-            _life = self.0.shared.handler.ready() => true,
+            () = ready => true,
             () = self.0.shared.stop.cancelled() => false,
         }
     }
 
     /// Kills the handler as if someone else had done it: the third time within half an hour stops the host.
+    ///
+    /// Of several instances it is the common one: see [`scale`](Self::scale).
     pub fn kill_handler(&self) {
-        self.0.shared.handler.kill();
+        self.0.shared.fleet.common().handler.kill();
     }
 
     /// Loses the whole instance and starts another: the handler is killed, batches under way are forgotten and come
     /// again under a new id from the last checkpoint. This can be done as often as one likes.
+    ///
+    /// Of several instances it is the common one: see [`scale`](Self::scale).
     pub fn lose_instance(&self) {
-        self.0.shared.handler.lose();
-        self.0.shared.instance.send_replace(());
+        self.0.shared.fleet.common().lose();
     }
 
     /// The process of the handler, if it runs.
+    ///
+    /// Of several instances it is the common one: see [`scale`](Self::scale).
     #[must_use]
     pub fn handler_pid(&self) -> Option<u32> {
-        self.0.shared.handler.pid()
+        self.0.shared.fleet.common().handler.pid()
+    }
+
+    /// Takes on no more batches, as `POST /admin/host/drain` does before the platform takes an instance away. Batches
+    /// under way end as usual; HTTP calls are served on.
+    pub fn drain(&self) {
+        self.0.shared.drained.cancel();
     }
 
     /// Whether the host stopped, be it by itself.
@@ -220,20 +280,21 @@ impl FunctionsHost {
     pub async fn shutdown(&self) {
         let shared = &self.0.shared;
         shared.draining.cancel();
-        let http = drained(shared, HTTP_DRAIN, || shared.http_running.load(Ordering::Acquire) == 0);
-        let batches = drained(shared, BATCH_DRAIN, || shared.batches_running.load(Ordering::Acquire) == 0);
+        let http = drained(shared, shared.pace.of(HTTP_DRAIN), || shared.http_running.load(Ordering::Acquire) == 0);
+        let batches =
+            drained(shared, shared.pace.of(BATCH_DRAIN), || shared.batches_running.load(Ordering::Acquire) == 0);
         tokio::join!(http, batches);
         shared.stop.cancel();
-        let supervisor = self.0.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(supervisor) = supervisor
-            && let Err(problem) = supervisor.await
-        {
-            shared.log.host(format!("the handler's supervisor failed: {problem}"));
+        let tasks = std::mem::take(&mut *self.0.supervisors.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            if let Err(problem) = task.await {
+                shared.log.host(format!("the supervisor of a handler failed: {problem}"));
+            }
         }
     }
 }
 
-async fn drained(shared: &Shared, limit: Duration, done: impl Fn() -> bool) {
+pub(super) async fn drained(shared: &Shared, limit: Duration, done: impl Fn() -> bool) {
     let mut activity = shared.activity.subscribe();
     let wait = async {
         loop {
@@ -250,14 +311,7 @@ async fn drained(shared: &Shared, limit: Duration, done: impl Fn() -> bool) {
     }
 }
 
-fn spawn_all(
-    shared: &Arc<Shared>,
-    listener: TcpListener,
-    consumers: Vec<Consumer>,
-    launch: Launch,
-    wishes: Wishes,
-    external: bool,
-) -> JoinHandle<()> {
+fn spawn_all(shared: &Arc<Shared>, listener: TcpListener, consumers: Vec<Consumer>) {
     for consumer in consumers {
         if shared.app.from_end {
             let end = consumer.hub.end(consumer.cursor.partition);
@@ -265,23 +319,7 @@ fn spawn_all(
         }
         tokio::spawn(consume(Arc::clone(shared), consumer));
     }
-    let router = Router::new().fallback(proxy::serve).with_state(Arc::clone(shared));
-    let listener = listener.tap_io(|stream| {
-        // A socket that refuses the option is slower, nothing else.
-        let _: std::io::Result<()> = stream.set_nodelay(true);
-    });
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>());
-    let (server_of, draining) = (Arc::clone(shared), shared.draining.clone());
-    tokio::spawn(async move {
-        if let Err(problem) = server.with_graceful_shutdown(draining.cancelled_owned()).await {
-            server_of.log.host(format!("the HTTP server failed: {problem}"));
-        }
-    });
-    if external {
-        tokio::spawn(attach(Arc::clone(shared)))
-    } else {
-        tokio::spawn(supervise(Arc::clone(shared), launch, wishes))
-    }
+    tokio::spawn(server::serve(Arc::clone(shared), listener));
 }
 
 fn event_hub_trigger(function: &Function) -> Option<&EventHubTrigger> {
@@ -307,15 +345,7 @@ fn consumers(app: &App, namespace: &Namespace, namespace_name: &str) -> Result<V
                     consumer_group: trigger.consumer_group.clone(),
                     partition,
                 },
-                origin: Origin {
-                    function: function.name.clone(),
-                    binding: trigger.binding.clone(),
-                    shape: trigger.shape,
-                    fully_qualified_namespace: namespace_name.to_owned(),
-                    event_hub: trigger.event_hub.clone(),
-                    consumer_group: trigger.consumer_group.clone(),
-                    partition_id: partition.to_string(),
-                },
+                origin: trigger.origin(&function.name, namespace_name, partition),
                 retry: trigger.retry,
             });
         }
@@ -334,7 +364,23 @@ fn runnable(app: &App) -> Result<PathBuf, StartError> {
     Ok(path.to_owned())
 }
 
-/// A port that was free a moment ago, as the real host picks one.
-async fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port())
+/// Ports below those that the system gives to connections and to listeners without a wish of their own: between this
+/// look and the handler's start nobody takes one by chance.
+const HANDLER_PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port that was free a moment ago, never the same twice in a row.
+pub(super) async fn free_port() -> std::io::Result<u16> {
+    static NEXT: OnceLock<AtomicUsize> = OnceLock::new();
+    let count = HANDLER_PORTS.len();
+    let next = NEXT.get_or_init(|| AtomicUsize::new(rand::rng().random_range(0..count)));
+    for _ in 0..count {
+        let offset = next.fetch_add(1, Ordering::Relaxed) % count;
+        let port = HANDLER_PORTS.start + u16::try_from(offset).expect("the range is one of ports");
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Ok(_) => return Ok(port),
+            Err(problem) if problem.kind() == std::io::ErrorKind::AddrInUse => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    Err(std::io::ErrorKind::AddrInUse.into())
 }

@@ -3,6 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use serde_json::Value;
+
+use crate::happenings::{Happenings, Kind};
+
 /// Takes every line of the log: `host: …` and `handler: …`.
 pub type LogSink = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -11,13 +15,19 @@ const KEPT_LINES: usize = 20_000;
 
 pub(super) struct Log {
     sink: LogSink,
+    happenings: Happenings,
     handler: Mutex<VecDeque<String>>,
     invocations: Mutex<VecDeque<(String, String)>>,
 }
 
 impl Log {
-    pub(super) fn new(sink: LogSink) -> Self {
-        Self { sink, handler: Mutex::default(), invocations: Mutex::default() }
+    pub(super) fn new(sink: LogSink, happenings: Happenings) -> Self {
+        Self { sink, happenings, handler: Mutex::default(), invocations: Mutex::default() }
+    }
+
+    /// Tells whoever watches what happened to the handler or to an invocation.
+    pub(super) fn happened(&self, title: impl Into<String>, detail: Value) {
+        self.happenings.note(Kind::Handler, None, || (title, detail));
     }
 
     pub(super) fn host(&self, line: impl AsRef<str>) {

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use axum::body::Body;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::app::App;
-use super::handler::Handler;
+use super::fleet::{Fleet, Instance};
 use super::log::Log;
+use super::pace::Pace;
 use crate::event_hubs::Namespace;
 
 /// As in the recordings.
@@ -77,44 +74,59 @@ pub(super) struct Cursor {
 pub(super) struct Shared {
     pub(super) app: App,
     pub(super) function_key: String,
+    /// Opens every function and the administration.
+    pub(super) master_key: String,
+    pub(super) pace: Pace,
     pub(super) namespace: Namespace,
     pub(super) log: Log,
     pub(super) counts: Counts,
-    pub(super) handler: Handler,
-    pub(super) client: Client<HttpConnector, Body>,
+    pub(super) fleet: Fleet,
     /// The next sequence number to deliver.
     checkpoints: Mutex<BTreeMap<Cursor, i64>>,
     pub(super) http_running: AtomicUsize,
     pub(super) batches_running: AtomicUsize,
+    /// Batches between two attempts.
+    pub(super) waiting_retries: AtomicUsize,
     /// Changes whenever a call ends or a checkpoint moves.
     pub(super) activity: watch::Sender<()>,
-    /// Changes when the instance is lost: running batches are forgotten.
-    pub(super) instance: watch::Sender<()>,
+    /// No more batches are taken on; HTTP calls are.
+    pub(super) drained: CancellationToken,
     /// Nothing new is taken on.
     pub(super) draining: CancellationToken,
     /// Everything ends now.
     pub(super) stop: CancellationToken,
 }
 
+/// What a host is made of, beside its app.
+pub(super) struct Parts {
+    pub(super) function_key: String,
+    pub(super) master_key: String,
+    pub(super) pace: Pace,
+    pub(super) namespace: Namespace,
+    pub(super) log: Log,
+    pub(super) stop: CancellationToken,
+    pub(super) common: Instance,
+}
+
 impl Shared {
-    pub(super) fn new(app: App, function_key: String, namespace: Namespace, log: Log, handler: Handler) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
+    pub(super) fn new(app: App, parts: Parts) -> Self {
         Self {
             app,
-            function_key,
-            namespace,
-            log,
+            function_key: parts.function_key,
+            master_key: parts.master_key,
+            pace: parts.pace,
+            namespace: parts.namespace,
+            log: parts.log,
             counts: Counts::default(),
-            handler,
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            fleet: Fleet::new(parts.common),
             checkpoints: Mutex::default(),
             http_running: AtomicUsize::new(0),
             batches_running: AtomicUsize::new(0),
+            waiting_retries: AtomicUsize::new(0),
             activity: watch::Sender::new(()),
-            instance: watch::Sender::new(()),
+            drained: CancellationToken::new(),
             draining: CancellationToken::new(),
-            stop: CancellationToken::new(),
+            stop: parts.stop,
         }
     }
 
@@ -143,21 +155,30 @@ impl Shared {
         self.http_running.load(Ordering::Acquire) + self.batches_running.load(Ordering::Acquire)
     }
 
-    /// Counts a call as running until the guard is dropped.
-    pub(super) fn run<'a>(&'a self, running: &'a AtomicUsize) -> RunningCall<'a> {
-        running.fetch_add(1, Ordering::AcqRel);
-        RunningCall { running, activity: &self.activity }
+    /// Counts a call as running, also on its instance, until the guard is dropped.
+    pub(super) fn run<'a>(&'a self, kind: &'a AtomicUsize, instance: &'a Instance) -> RunningCall<'a> {
+        kind.fetch_add(1, Ordering::AcqRel);
+        instance.running.fetch_add(1, Ordering::AcqRel);
+        RunningCall { running: vec![kind, &instance.running], activity: &self.activity }
+    }
+
+    /// Counts a pause between two attempts until the guard is dropped.
+    pub(super) fn wait_for_retry(&self) -> RunningCall<'_> {
+        self.waiting_retries.fetch_add(1, Ordering::AcqRel);
+        RunningCall { running: vec![&self.waiting_retries], activity: &self.activity }
     }
 }
 
 pub(super) struct RunningCall<'a> {
-    running: &'a AtomicUsize,
+    running: Vec<&'a AtomicUsize>,
     activity: &'a watch::Sender<()>,
 }
 
 impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
-        self.running.fetch_sub(1, Ordering::AcqRel);
+        for running in &self.running {
+            running.fetch_sub(1, Ordering::AcqRel);
+        }
         self.activity.send_replace(());
     }
 }

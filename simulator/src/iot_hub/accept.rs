@@ -3,19 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fault::{Fault, FaultSwitch};
+use super::fault::Fault;
 use super::hub::Hub;
+use crate::faults::{Fate, Stage, Strike, play};
 
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(60);
 /// Pause after a failed accept: the process is out of file handles, and trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A fatal alert `handshake_failure` (RFC 5246, sections 6.2.1 and 7.2).
+const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 /// A socket after its TLS handshake.
 pub(super) struct Socket {
@@ -54,7 +58,7 @@ pub(super) async fn accept<F, S>(
         tasks.spawn(async move {
             let stream = tokio::select! {
                 () = closed.cancelled() => return,
-                stream = greet(tcp, &tls, &hub.fault) => stream,
+                stream = greet(tcp, &tls, &hub) => stream,
             };
             if let Some(stream) = stream {
                 serve(Socket { stream, closed }).await;
@@ -64,17 +68,29 @@ pub(super) async fn accept<F, S>(
 }
 
 /// Makes the TLS handshake, unless a fault says otherwise.
-async fn greet(tcp: TcpStream, tls: &TlsAcceptor, fault: &FaultSwitch) -> Option<TlsStream<TcpStream>> {
-    match fault.now() {
+async fn greet(tcp: TcpStream, tls: &TlsAcceptor, hub: &Hub) -> Option<TlsStream<TcpStream>> {
+    match hub.fault.now() {
         Fault::Refuse => return None,
         Fault::Silent => {
-            fault.silence_lifted().await;
+            hub.fault.silence_lifted().await;
             return None;
         }
-        _ => {}
+        Fault::None => {}
+    }
+    match play(hub.faults.at(Stage::Tcp, None)).await {
+        Fate::GoesOn => {}
+        Fate::Silence => return ignore(tcp).await,
+        Fate::Closed => return None,
     }
     // An answer must not wait for the acknowledgement of the one before it.
     tcp.set_nodelay(true).inspect_err(|error| tracing::debug!(%error, "no TCP_NODELAY")).ok()?;
+    let strike = hub.faults.at(Stage::Tls, None);
+    if strike == Some(Strike::Refuse) {
+        return abort(tcp).await;
+    }
+    if play(strike).await != Fate::GoesOn {
+        return ignore(tcp).await;
+    }
     match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(tcp)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
@@ -83,4 +99,24 @@ async fn greet(tcp: TcpStream, tls: &TlsAcceptor, fault: &FaultSwitch) -> Option
         }
         Err(_) => None,
     }
+}
+
+/// Says nothing until the client goes away.
+pub(super) async fn ignore<N>(mut socket: impl AsyncRead + Unpin) -> Option<N> {
+    // However it ends, it has ended.
+    let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+    None
+}
+
+/// Answers the ClientHello with a fatal alert.
+async fn abort<N>(tcp: TcpStream) -> Option<N> {
+    let aborted = async {
+        let mut hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
+        hello.io.write_all(&HANDSHAKE_FAILURE).await?;
+        hello.io.shutdown().await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(HANDSHAKE_TIME, aborted).await {
+        tracing::debug!(%error, "a TLS handshake ended before it could be aborted");
+    }
+    None
 }

@@ -1,21 +1,22 @@
 //! Who may connect: the user name and the password of a CONNECT packet.
 
 use mqtt_proto::Protocol;
-use mqtt_proto::v3::Connect;
+use mqtt_proto::v3::{Connect, ConnectReturnCode};
 use time::OffsetDateTime;
 
 use super::hub_name::HubName;
+use super::injected_fault::Kind;
 use super::registry::{Device, Registry};
 use super::sas::{Policy, Right, SasError, Token};
 use super::telemetry::{CredentialScope, Sender};
+use super::will::Will;
 
-/// Why a CONNECT is refused. On the wire each of them is return code 5
-/// (`Azure/azure-iot-sdk-c doc/connection_and_messaging_reliability.md`).
+/// Why a CONNECT is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("the protocol is not MQTT 3.1.1")]
     Protocol,
-    #[error("the user name is missing or has another form than host/device/?api-version=…")]
+    #[error("the user name is missing or has another form than host/device/?…")]
     UserName,
     #[error("the user name means another hub")]
     OtherHub,
@@ -29,24 +30,55 @@ pub(super) enum Refusal {
     UnknownDevice,
     #[error("the device is disabled")]
     Disabled,
+    #[error("the device proves who it is with a certificate, which the simulator does not ask for")]
+    Certificate,
+    #[error("the topic of the will is not where the device sends telemetry")]
+    Will,
+    #[error("the device ordered this fault: {0:?}")]
+    Ordered(Kind),
+}
+
+impl Refusal {
+    /// What a device that ordered this fault meets when it connects.
+    pub(super) fn of_fault(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::KillTcp | Kind::ShutDownMqtt | Kind::AuthError => Some(Self::Ordered(kind)),
+            Kind::Throttling | Kind::MaxMessageQuota => None,
+        }
+    }
+
+    /// The answer on the wire: 5 for everything that is the client's fault
+    /// (`Azure/azure-iot-sdk-c doc/connection_and_messaging_reliability.md`), 3 for a failure of the hub; `None`: the socket
+    /// closes without one.
+    pub(super) fn code(&self) -> Option<ConnectReturnCode> {
+        match self {
+            Self::Ordered(Kind::KillTcp) => None,
+            Self::Ordered(Kind::ShutDownMqtt) => Some(ConnectReturnCode::ServerUnavailable),
+            _ => Some(ConnectReturnCode::NotAuthorized),
+        }
+    }
 }
 
 /// A user name: `{host}/{device}/?api-version=…`, or without the `?` as older clients have it
-/// (`Azure/iotedge edge-hub/core/src/Microsoft.Azure.Devices.Edge.Hub.Mqtt/MqttUsernameParser.cs`).
+/// (`Azure/iotedge edge-hub/core/src/Microsoft.Azure.Devices.Edge.Hub.Mqtt/MqttUsernameParser.cs`). Other parameters mean nothing
+/// to this hub. A client without a version connects too, but has no twin (`andriyadi/AzureIoTHubMQTTClient#5`).
 #[derive(Debug, PartialEq, Eq)]
 struct UserName<'a> {
     host: &'a str,
     device_id: &'a str,
+    has_version: bool,
 }
 
 impl<'a> UserName<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(3, '/');
-        let (host, device_id, query) = (parts.next()?, parts.next()?, parts.next()?);
-        let query = query.strip_prefix('?').unwrap_or(query);
+        let (host, device_id, rest) = (parts.next()?, parts.next()?, parts.next().unwrap_or_default());
+        // What else follows the device is a module, and this hub has none.
+        let query =
+            rest.strip_prefix('?').or((rest.is_empty() || rest.contains('=') && !rest.contains('/')).then_some(rest))?;
         let has_version =
             query.split('&').any(|pair| pair.strip_prefix("api-version=").is_some_and(|version| !version.is_empty()));
-        (has_version && !device_id.is_empty()).then_some(Self { host, device_id })
+        (!device_id.is_empty()).then_some(Self { host, device_id, has_version })
     }
 }
 
@@ -56,6 +88,9 @@ pub(super) struct Grant {
     pub(super) sender: Sender,
     /// When the token ends and the session with it, in Unix seconds.
     pub(super) expiry: u64,
+    /// Whether the device may use its twin.
+    pub(super) has_twin: bool,
+    pub(super) will: Option<Will>,
 }
 
 /// Checks a CONNECT.
@@ -79,13 +114,20 @@ pub(super) fn authorise(
     let password = connect.password.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
     let token = Token::parse(password.ok_or(Refusal::Password)?)?;
     let device = registry.device(user.device_id).ok_or(Refusal::UnknownDevice)?;
+    if !device.has_keys() {
+        return Err(Refusal::Certificate);
+    }
     let scope = check_token(&token, device, user.device_id, hub, policies, now)?;
     if !device.is_enabled() {
         return Err(Refusal::Disabled);
     }
+    let will = match &connect.last_will {
+        Some(will) => Some(Will::new(will, user.device_id).ok_or(Refusal::Will)?),
+        None => None,
+    };
     let sender =
         Sender { device_id: user.device_id.to_owned(), generation_id: device.generation_id().to_owned(), scope };
-    Ok(Grant { sender, expiry: token.expiry() })
+    Ok(Grant { sender, expiry: token.expiry(), has_twin: user.has_version, will })
 }
 
 fn check_token(
@@ -204,15 +246,20 @@ mod tests {
 
     #[test]
     fn user_names_are_taken_or_refused() {
-        let parsed = Some(UserName { host: "h", device_id: "d" });
+        let parsed = |has_version| Some(UserName { host: "h", device_id: "d", has_version });
         for text in [
             "h/d/?api-version=2021-04-12",
             "h/d/api-version=1",
             "h/d/?DeviceClientType=x%2Fy&api-version=1&model-id=dtmi%3Aa",
         ] {
-            assert_eq!(UserName::parse(text), parsed, "{text}");
+            assert_eq!(UserName::parse(text), parsed(true), "{text}");
         }
-        for text in ["", "h", "h/d", "h/d/", "h/d/?api-version=", "h//?api-version=1", "h/d/module/?api-version=1"] {
+        for text in ["h/d", "h/d/", "h/d/?", "h/d/?api-version=", "h/d/?x=1", "h/d/?api=version"] {
+            assert_eq!(UserName::parse(text), parsed(false), "{text}");
+        }
+        for text in
+            ["", "h", "h//?api-version=1", "h/d/module/?api-version=1", "h/d/module/api-version=1", "h/d/module"]
+        {
             assert_eq!(UserName::parse(text), None, "{text}");
         }
         let token = mint("sim.azure-devices.net/devices/d1", PRIMARY, LATER, None);

@@ -57,4 +57,18 @@ counters! {
     devices_deleted,
     /// Connections closed because the device connected again.
     takeovers,
+    /// Cloud-to-device messages accepted for a device.
+    c2d_accepted,
+    /// Cloud-to-device messages that a device has.
+    c2d_completed,
+    /// Cloud-to-device messages that waited too long.
+    c2d_expired,
+    /// Cloud-to-device messages taken out of a queue by a purge or a clean session.
+    c2d_purged,
+    /// Method calls handed to a device.
+    methods_called,
+    /// Wills sent in the name of a device.
+    wills,
+    /// Faults that devices ordered by the properties of a message.
+    faults_injected,
 }

@@ -1,28 +1,20 @@
-//! Faults that a story can switch on.
+//! The hub as a whole goes away. What goes wrong in single exchanges is the matter of [`crate::faults`].
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How the hub misbehaves. It holds for new sockets and calls and for open sessions.
+/// How the hub is away. It holds for new sockets and calls and for open sessions, until it is set again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
-    /// It does not.
+    /// It is not.
     #[default]
     None,
     /// Sockets are accepted, then nothing is said. What arrives meanwhile is lost.
     Silent,
     /// Sockets are closed at once, open ones too.
     Refuse,
-    /// A message is stored, then the socket closed without PUBACK.
-    LosePuback,
-    /// The socket is closed instead of storing a message.
-    CloseBeforePuback,
-    /// Twin requests of devices are answered 429.
-    ThrottleTwin,
-    /// The service API answers 503.
-    ServiceUnavailable,
 }
 
 /// The switch, and the sockets that it can close.

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rand::RngCore as _;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::error::{Code, HubError};
 
@@ -13,6 +14,8 @@ const MAX_ID_CHARS: usize = 128;
 const MAX_REASON_CHARS: usize = 128;
 /// How long a device key may be, in bytes.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
+/// How long a thumbprint is: SHA-1 or SHA-256, in hexadecimal digits.
+const THUMBPRINT_DIGITS: [usize; 2] = [40, 64];
 /// Length of a key that the hub makes, in bytes.
 const MINTED_KEY_BYTES: usize = 32;
 
@@ -74,21 +77,55 @@ impl Keys {
     }
 }
 
+/// The thumbprints of a device's own certificates: hexadecimal, as they were given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Thumbprints {
+    primary_thumbprint: Option<String>,
+    secondary_thumbprint: Option<String>,
+}
+
+impl Thumbprints {
+    /// SHA-1 or SHA-256, without separators (`mwalser/terraform-provider-iothub CONCEPT.md`).
+    fn check(&self) -> Result<(), HubError> {
+        let fits = |text: &String| {
+            text.is_empty() || (THUMBPRINT_DIGITS.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()))
+        };
+        let all_fit = [&self.primary_thumbprint, &self.secondary_thumbprint].into_iter().flatten().all(fits);
+        if all_fit { Ok(()) } else { Err(invalid("a thumbprint must be 40 or 64 hexadecimal digits")) }
+    }
+}
+
+/// What a device is able to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Capabilities {
+    iot_edge: bool,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Authentication {
     #[serde(rename = "type")]
     kind: Option<AuthenticationType>,
     symmetric_key: Option<Keys>,
+    x509_thumbprint: Option<Thumbprints>,
+}
+
+/// What may be said of a device, by single and by bulk calls.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Description {
+    status: Option<Status>,
+    status_reason: Option<String>,
+    authentication: Option<Authentication>,
+    capabilities: Option<Capabilities>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+struct Named {
     device_id: String,
-    status: Option<Status>,
-    status_reason: Option<String>,
-    authentication: Option<Authentication>,
 }
 
 /// A checked identity as it was asked for.
@@ -98,32 +135,53 @@ pub(super) struct IdentityRequest {
     pub(super) status_reason: Option<String>,
     pub(super) authentication: AuthenticationType,
     pub(super) keys: Keys,
+    pub(super) thumbprints: Thumbprints,
+    pub(super) capabilities: Capabilities,
 }
 
 impl IdentityRequest {
     /// Reads a body for the device of the path.
     pub(super) fn parse(path_id: &str, body: &[u8]) -> Result<Self, HubError> {
-        let body: Body = serde_json::from_slice(body)
-            .map_err(|error| HubError::new(Code::IotHubFormatError, format!("the body is no device: {error}")))?;
-        if body.device_id != path_id {
+        let body: Value = serde_json::from_slice(body).map_err(|error| no_device(&error))?;
+        let named = Named::deserialize(&body).map_err(|error| no_device(&error))?;
+        if named.device_id != path_id {
             return Err(invalid("deviceId of the body differs from the id in the path"));
         }
-        if !is_device_id(path_id) {
+        Self::from_description(path_id, &body)
+    }
+
+    /// Reads what is said of the device with this id. Members that are no part of an identity are ignored, since SDKs
+    /// send whole documents back.
+    pub(super) fn from_description(id: &str, description: &Value) -> Result<Self, HubError> {
+        let description = Description::deserialize(description).map_err(|error| no_device(&error))?;
+        if !is_device_id(id) {
             return Err(invalid("the device id has a character that is not allowed, or too many characters"));
         }
-        if body.status_reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
+        if description.status_reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
             return Err(invalid("statusReason is longer than 128 characters"));
         }
-        let authentication = body.authentication.unwrap_or_default();
+        let authentication = description.authentication.unwrap_or_default();
         let kind = authentication.kind.unwrap_or_default();
-        let keys = authentication.symmetric_key.unwrap_or_default();
+        let (keys, thumbprints) = match kind {
+            AuthenticationType::Sas => (authentication.symmetric_key.unwrap_or_default().settle()?, None),
+            AuthenticationType::SelfSigned => (Keys::default(), authentication.x509_thumbprint),
+            AuthenticationType::CertificateAuthority => (Keys::default(), None),
+        };
+        let thumbprints = thumbprints.unwrap_or_default();
+        thumbprints.check()?;
         Ok(Self {
-            status: body.status.unwrap_or_default(),
-            status_reason: body.status_reason,
+            status: description.status.unwrap_or_default(),
+            status_reason: description.status_reason,
             authentication: kind,
-            keys: if kind == AuthenticationType::Sas { keys.settle()? } else { Keys::default() },
+            keys,
+            thumbprints,
+            capabilities: description.capabilities.unwrap_or_default(),
         })
     }
+}
+
+fn no_device(error: &serde_json::Error) -> HubError {
+    HubError::new(Code::IotHubFormatError, format!("the body is no device: {error}"))
 }
 
 fn invalid(message: &str) -> HubError {
@@ -139,7 +197,7 @@ fn is_device_id(id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -149,6 +207,20 @@ mod tests {
 
     fn with_keys(primary: &str, secondary: &str) -> Value {
         json!({"deviceId": "d1", "authentication": {"symmetricKey": {"primaryKey": primary, "secondaryKey": secondary}}})
+    }
+
+    fn with_thumbprint(thumbprint: &str) -> Value {
+        let x509 = json!({"primaryThumbprint": thumbprint, "secondaryThumbprint": ""});
+        json!({"deviceId": "d1", "authentication": {"type": "selfSigned", "x509Thumbprint": x509}})
+    }
+
+    #[test]
+    fn a_device_with_a_certificate_keeps_its_thumbprints_and_has_no_keys() {
+        for thumbprint in ["", &"aB".repeat(20), &"9".repeat(64)] {
+            let request = parse("d1", &with_thumbprint(thumbprint)).expect("it is fine");
+            assert_eq!(request.thumbprints.primary_thumbprint.as_deref(), Some(thumbprint));
+            assert_eq!(request.keys.decoded().count(), 0);
+        }
     }
 
     #[test]
@@ -178,10 +250,14 @@ mod tests {
             with_keys(&good, &BASE64_STANDARD.encode([1; 65])),
             json!({"deviceId": "d2"}),
             json!({"deviceId": "d1", "statusReason": "x".repeat(129)}),
+            with_thumbprint("AB:CD"),
+            with_thumbprint(&"g".repeat(40)),
+            with_thumbprint(&"a".repeat(41)),
         ] {
             assert_eq!(parse("d1", &body).err(), Some(Code::ArgumentInvalid), "{body}");
         }
-        for body in [json!({}), json!([]), json!({"deviceId": "d1", "status": "asleep"})] {
+        let none = json!({"deviceId": "d1", "authentication": {"type": "none"}});
+        for body in [json!({}), json!([]), json!({"deviceId": "d1", "status": "asleep"}), none] {
             assert_eq!(parse("d1", &body).err(), Some(Code::IotHubFormatError), "{body}");
         }
     }

@@ -1,15 +1,17 @@
 //! The identity registry and the twins, in memory. Every call is whole or not at all.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
+use super::devicebound::Mailbox;
 use super::error::{Code, HubError};
-use super::identity::{AuthenticationType, IdentityRequest, Keys, Status};
-use super::twin::{Changed, Twin, Violation, timestamp};
+use super::identity::{AuthenticationType, Capabilities, IdentityRequest, Keys, Status, Thumbprints};
+use super::twin::{Changed, ServiceWrite, Twin, Violation, timestamp};
 
 /// How never-set times read.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -53,10 +55,13 @@ pub(super) struct Device {
     status_changed: Option<OffsetDateTime>,
     authentication: AuthenticationType,
     keys: Keys,
+    thumbprints: Thumbprints,
+    capabilities: Capabilities,
     connected: bool,
     connection_changed: Option<OffsetDateTime>,
     last_activity: Option<OffsetDateTime>,
     twin: Twin,
+    mailbox: Mailbox,
 }
 
 impl Device {
@@ -68,6 +73,11 @@ impl Device {
         &self.generation_id
     }
 
+    /// Whether it proves who it is with a key. The simulator asks for no client certificates, so others never connect.
+    pub(super) fn has_keys(&self) -> bool {
+        self.authentication == AuthenticationType::Sas
+    }
+
     /// Its keys, decoded. None with X.509.
     pub(super) fn keys(&self) -> impl Iterator<Item = Vec<u8>> {
         self.keys.decoded()
@@ -77,6 +87,15 @@ impl Device {
         self.connected = connected;
         self.connection_changed = Some(now);
         self.last_activity = Some(now);
+    }
+
+    /// Its cloud-to-device messages.
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    pub(super) fn mailbox_mut(&mut self) -> &mut Mailbox {
+        &mut self.mailbox
     }
 
     pub(super) fn twin(&self) -> &Twin {
@@ -99,13 +118,13 @@ impl Device {
             "statusReason": self.status_reason,
             "statusUpdatedTime": time_or_never(self.status_changed),
             "lastActivityTime": time_or_never(self.last_activity),
-            "cloudToDeviceMessageCount": 0,
+            "cloudToDeviceMessageCount": self.mailbox.len(),
             "authentication": {
                 "symmetricKey": self.keys,
-                "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
+                "x509Thumbprint": self.thumbprints,
                 "type": self.authentication,
             },
-            "capabilities": {"iotEdge": false},
+            "capabilities": self.capabilities,
         })
     }
 
@@ -118,25 +137,24 @@ impl Device {
             "statusUpdateTime": time_or_never(self.status_changed),
             "connectionState": self.connection_state(),
             "lastActivityTime": time_or_never(self.last_activity),
-            "cloudToDeviceMessageCount": 0,
+            "cloudToDeviceMessageCount": self.mailbox.len(),
             "authenticationType": self.authentication,
-            "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
+            "x509Thumbprint": self.thumbprints,
             "modelId": "",
-            "capabilities": {"iotEdge": false},
+            "capabilities": self.capabilities,
         });
         if let Value::Object(mirror) = mirror {
             document.extend(mirror);
+        }
+        if let Some(reason) = &self.status_reason {
+            document.insert("statusReason".to_owned(), reason.clone().into());
         }
         document.into()
     }
 
     /// The twin as events show it whole.
     pub(super) fn twin_core(&self) -> Map<String, Value> {
-        let mut document = self.twin.for_service();
-        document.insert("deviceId".to_owned(), self.id.clone().into());
-        document.insert("etag".to_owned(), self.twin.etag().into());
-        document.insert("version".to_owned(), self.twin.version().into());
-        document
+        core(&self.id, &self.twin)
     }
 
     fn connection_state(&self) -> &'static str {
@@ -152,8 +170,23 @@ impl Device {
         self.status_reason = request.status_reason;
         self.authentication = request.authentication;
         self.keys = request.keys;
+        self.thumbprints = request.thumbprints;
+        self.capabilities = request.capabilities;
         self.etag = etag;
     }
+}
+
+fn core(id: &str, twin: &Twin) -> Map<String, Value> {
+    let mut document = twin.for_service();
+    document.insert("deviceId".to_owned(), id.into());
+    document.insert("etag".to_owned(), twin.etag().into());
+    document.insert("version".to_owned(), twin.version().into());
+    document
+}
+
+/// The twin that every device begins with, as events show it.
+pub(super) fn default_twin(id: &str, now: OffsetDateTime) -> Map<String, Value> {
+    core(id, &Twin::new(now))
 }
 
 fn time_or_never(at: Option<OffsetDateTime>) -> String {
@@ -165,6 +198,19 @@ fn time_or_never(at: Option<OffsetDateTime>) -> String {
 pub(super) enum Put {
     Created,
     Updated,
+}
+
+/// How many devices a hub has. The real numbers are late and approximate
+/// (`mwalser/terraform-provider-iothub CONCEPT.md`); these are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Census {
+    pub(super) total: usize,
+    pub(super) enabled: usize,
+    pub(super) connected: usize,
+}
+
+fn already_there(id: &str) -> HubError {
+    HubError::new(Code::DeviceAlreadyExists, format!("A device with ID '{id}' is already registered."))
 }
 
 /// All devices of a hub.
@@ -197,6 +243,20 @@ impl Registry {
         self.devices.values().take(top).map(Device::identity).collect()
     }
 
+    /// The twins of the devices behind this id in the order of ids, at most so many; `None` begins at the first.
+    pub(super) fn twins_after(&self, id: Option<&str>, count: usize) -> Vec<Value> {
+        let begin = id.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.devices.range::<str, _>((begin, Bound::Unbounded));
+        behind.take(count).map(|(_, device)| device.twin_document()).collect()
+    }
+
+    /// How many devices there are.
+    pub(super) fn census(&self) -> Census {
+        let enabled = self.devices.values().filter(|device| device.is_enabled()).count();
+        let connected = self.devices.values().filter(|device| device.connected).count();
+        Census { total: self.devices.len(), enabled, connected }
+    }
+
     /// Creates a device without a precondition, updates one with it.
     pub(super) fn put(
         &mut self,
@@ -207,10 +267,7 @@ impl Registry {
     ) -> Result<Put, HubError> {
         let etag = self.next_etag();
         match (self.devices.get_mut(id), if_match) {
-            (Some(_), None) => {
-                let message = format!("A device with ID '{id}' is already registered.");
-                Err(HubError::new(Code::DeviceAlreadyExists, message))
-            }
+            (Some(_), None) => Err(already_there(id)),
             (None, Some(_)) => Err(HubError::unknown_device(id)),
             (Some(device), Some(if_match)) => {
                 if_match.check(&device.etag)?;
@@ -225,6 +282,24 @@ impl Registry {
         }
     }
 
+    /// Creates a device whose twin begins with these tags and desired properties.
+    pub(super) fn create_with_twin(
+        &mut self,
+        id: &str,
+        request: IdentityRequest,
+        write: ServiceWrite,
+        now: OffsetDateTime,
+    ) -> Result<(), HubError> {
+        if self.devices.contains_key(id) {
+            return Err(already_there(id));
+        }
+        let etag = self.next_etag();
+        let mut device = self.create(id, request, etag, now);
+        device.twin.patch(write, now)?;
+        self.devices.insert(id.to_owned(), device);
+        Ok(())
+    }
+
     fn create(&self, id: &str, request: IdentityRequest, etag: String, now: OffsetDateTime) -> Device {
         Device {
             id: id.to_owned(),
@@ -235,18 +310,26 @@ impl Registry {
             status_changed: None,
             authentication: request.authentication,
             keys: request.keys,
+            thumbprints: request.thumbprints,
+            capabilities: request.capabilities,
             connected: false,
             connection_changed: None,
             last_activity: None,
             twin: Twin::new(now),
+            mailbox: Mailbox::default(),
         }
     }
 
-    /// Deletes a device; the precondition is mandatory.
-    pub(super) fn delete(&mut self, id: &str, if_match: Option<&IfMatch>) -> Result<Device, HubError> {
+    /// Whether a device may be deleted; the precondition is mandatory.
+    pub(super) fn check_delete(&self, id: &str, if_match: Option<&IfMatch>) -> Result<(), HubError> {
         let if_match = if_match
             .ok_or_else(|| HubError::new(Code::PreconditionFailed, "Precondition failed: If-Match is missing"))?;
-        if_match.check(&self.known(id)?.etag)?;
+        if_match.check(&self.known(id)?.etag)
+    }
+
+    /// Deletes a device if it [may be](Self::check_delete).
+    pub(super) fn delete(&mut self, id: &str, if_match: Option<&IfMatch>) -> Result<Device, HubError> {
+        self.check_delete(id, if_match)?;
         self.devices.remove(id).ok_or_else(|| HubError::unknown_device(id))
     }
 
@@ -281,83 +364,4 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    const NOW: OffsetDateTime = datetime!(2026-03-01 09:00 UTC);
-
-    fn request(id: &str) -> IdentityRequest {
-        let body = json!({"deviceId": id}).to_string();
-        IdentityRequest::parse(id, body.as_bytes()).expect("it is a valid identity")
-    }
-
-    fn registry() -> Registry {
-        let mut registry = Registry::default();
-        registry.put("d1", request("d1"), None, NOW).expect("it is new");
-        registry
-    }
-
-    fn code<T>(result: Result<T, HubError>) -> Option<Code> {
-        result.err().map(|error| error.code)
-    }
-
-    #[test]
-    fn a_put_without_precondition_only_creates() {
-        let mut registry = registry();
-        let before = registry.known("d1").expect("it is there").identity();
-        assert_eq!(code(registry.put("d1", request("d1"), None, NOW)), Some(Code::DeviceAlreadyExists));
-        assert_eq!(registry.known("d1").expect("it is there").identity(), before);
-    }
-
-    #[test]
-    fn a_put_with_precondition_only_updates_and_mints_new_keys() {
-        let mut registry = registry();
-        let keys = |registry: &Registry| registry.known("d1").expect("it is there").keys().collect::<Vec<_>>();
-        let (before, etag) = (keys(&registry), registry.known("d1").expect("it is there").etag.clone());
-        let stale = IfMatch::Etag("stale".into());
-        assert_eq!(code(registry.put("d2", request("d2"), Some(&IfMatch::Any), NOW)), Some(Code::DeviceNotFound));
-        assert_eq!(code(registry.put("d1", request("d1"), Some(&stale), NOW)), Some(Code::PreconditionFailed));
-        assert_eq!(keys(&registry), before);
-        assert_eq!(registry.put("d1", request("d1"), Some(&IfMatch::Etag(etag)), NOW), Ok(Put::Updated));
-        assert_ne!(keys(&registry), before);
-    }
-
-    #[test]
-    fn a_delete_needs_a_precondition_that_holds() {
-        let mut registry = registry();
-        assert_eq!(code(registry.delete("d1", None)), Some(Code::PreconditionFailed));
-        let stale = IfMatch::Etag("stale".into());
-        assert_eq!(code(registry.delete("d1", Some(&stale))), Some(Code::PreconditionFailed));
-        assert_eq!(code(registry.delete("d1", Some(&IfMatch::Any))), None);
-        assert_eq!(code(registry.delete("d1", Some(&IfMatch::Any))), Some(Code::DeviceNotFound));
-    }
-
-    #[test]
-    fn two_lives_of_one_id_have_two_generations() {
-        let mut registry = registry();
-        let first = registry.delete("d1", Some(&IfMatch::Any)).expect("it is there").generation_id;
-        registry.put("d1", request("d1"), None, NOW).expect("it is new");
-        assert_ne!(registry.known("d1").expect("it is there").generation_id, first);
-    }
-
-    #[test]
-    fn preconditions_are_read_quoted_and_bare() {
-        for header in ["*", "\"*\"", " * "] {
-            assert_eq!(IfMatch::parse(header), IfMatch::Any, "{header}");
-        }
-        for header in ["AAAAAAAAAAE=", "\"AAAAAAAAAAE=\""] {
-            assert_eq!(IfMatch::parse(header), IfMatch::Etag("AAAAAAAAAAE=".into()), "{header}");
-        }
-    }
-
-    #[test]
-    fn a_list_has_as_many_as_asked_for_or_a_thousand() {
-        let mut registry = registry();
-        registry.put("d2", request("d2"), None, NOW).expect("it is new");
-        for (top, length) in [(None, 2), (Some(1), 1), (Some(0), 2), (Some(1001), 2)] {
-            assert_eq!(registry.list(top).len(), length, "{top:?}");
-        }
-    }
-}
+mod tests;

@@ -53,7 +53,7 @@ impl Policy {
 
 /// One right of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Right {
+pub(crate) enum Right {
     RegistryRead,
     RegistryWrite,
     ServiceConnect,
@@ -73,7 +73,7 @@ impl Rights {
 
 /// Why a token does not open the door. A client never learns which it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SasError {
+pub(crate) enum SasError {
     #[error("it is no shared access signature: {0}")]
     Malformed(&'static str),
     #[error("it has expired")]

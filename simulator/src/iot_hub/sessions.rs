@@ -1,28 +1,47 @@
 //! The MQTT sessions of a hub: at most one connection per device, and what outlives it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use mqtt_proto::QoS;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use super::methods::{METHOD_CALLS, MethodAnswer, MethodCall, MethodRequest};
 
 /// Most topic filters of one session (`MicrosoftDocs/azure-docs articles/iot-hub/iot-hub-devguide-direct-methods.md`).
 const MAX_SUBSCRIPTIONS: usize = 5;
-/// Desired-property notes that wait for a slow socket. More are lost, as the hub does not queue them either.
+/// Notes that wait for a slow socket. More are lost, as the hub does not queue them either.
 const MAX_WAITING_NOTES: usize = 64;
+/// Method calls of one connection that wait for their answer.
+const MAX_OPEN_CALLS: usize = 64;
 
-/// A change of desired properties, for the device.
+/// What a connected device is told at once or never.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DesiredNote {
-    pub(super) version: u64,
-    pub(super) body: String,
+pub(super) enum Note {
+    /// A change of desired properties.
+    Desired { version: u64, body: String },
+    /// A method call.
+    Method(MethodCall),
+}
+
+/// Why a method is not called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotCalled {
+    /// The device is not connected, or has not subscribed to calls.
+    Offline,
+    /// Too many calls are open, or the device does not read.
+    Busy,
 }
 
 /// A connection as the session table sees it.
 struct Live {
     serial: u64,
     closed: CancellationToken,
-    notes: mpsc::Sender<DesiredNote>,
+    notes: mpsc::Sender<Note>,
+    mail: Arc<Notify>,
+    /// Who waits for the answer to a method call, by request id.
+    calls: HashMap<String, oneshot::Sender<MethodAnswer>>,
 }
 
 /// The session of a device: its subscriptions, and its connection if there is one.
@@ -40,7 +59,9 @@ pub(super) struct Opened {
     pub(super) serial: u64,
     /// Cancelled when the hub wants the connection closed.
     pub(super) closed: CancellationToken,
-    pub(super) notes: mpsc::Receiver<DesiredNote>,
+    pub(super) notes: mpsc::Receiver<Note>,
+    /// Told when there may be a cloud-to-device message.
+    pub(super) mail: Arc<Notify>,
     /// Whether the session was there before.
     pub(super) present: bool,
     /// Whether another connection had to go.
@@ -52,6 +73,7 @@ pub(super) struct Opened {
 pub(super) struct Sessions {
     by_device: HashMap<String, Session>,
     serial: u64,
+    calls: u64,
 }
 
 impl Sessions {
@@ -63,14 +85,21 @@ impl Sessions {
         let kept = old.filter(|old| old.kept && !clean);
         let present = kept.is_some();
         let (sender, notes) = mpsc::channel(MAX_WAITING_NOTES);
-        let closed = socket.child_token();
+        let (closed, mail) = (socket.child_token(), Arc::new(Notify::new()));
+        let live = Live {
+            serial: self.serial,
+            closed: closed.clone(),
+            notes: sender,
+            mail: mail.clone(),
+            calls: HashMap::new(),
+        };
         let session = Session {
-            live: Some(Live { serial: self.serial, closed: closed.clone(), notes: sender }),
+            live: Some(live),
             subscriptions: kept.map(|old| old.subscriptions).unwrap_or_default(),
             kept: !clean,
         };
         self.by_device.insert(device_id.to_owned(), session);
-        Opened { serial: self.serial, closed, notes, present, took_over }
+        Opened { serial: self.serial, closed, notes, mail, present, took_over }
     }
 
     /// Notes that a connection has ended. Returns whether it was the device's current one.
@@ -86,11 +115,17 @@ impl Sessions {
         true
     }
 
-    /// Closes the connection of a device that may no longer connect, and forgets its session.
-    pub(super) fn end(&mut self, device_id: &str) {
-        if let Some(live) = self.by_device.remove(device_id).and_then(|session| session.live) {
-            live.closed.cancel();
-        }
+    /// Closes the connection of a device as a newer one would; a kept session stays. Returns whether there was one.
+    pub(super) fn take_over(&self, device_id: &str) -> bool {
+        let live = self.by_device.get(device_id).and_then(|session| session.live.as_ref());
+        live.map(|live| live.closed.cancel()).is_some()
+    }
+
+    /// Closes the connection of a device that may no longer connect, and forgets its session. Returns whether there was a
+    /// connection: for that one, [`close`](Self::close) finds nothing any more.
+    pub(super) fn end(&mut self, device_id: &str) -> bool {
+        let live = self.by_device.remove(device_id).and_then(|session| session.live);
+        live.map(|live| live.closed.cancel()).is_some()
     }
 
     /// The session, if this connection is still its current one.
@@ -125,12 +160,53 @@ impl Sessions {
         subscriptions.iter().find(|(known, _)| known == filter).map(|(_, qos)| *qos)
     }
 
-    /// Tells a connected device of a change of desired properties.
-    pub(super) fn notify(&self, device_id: &str, note: DesiredNote) {
-        let live = self.by_device.get(device_id).and_then(|session| session.live.as_ref());
-        if live.is_some_and(|live| live.notes.try_send(note).is_err()) {
-            tracing::debug!(device = device_id, "a note of desired properties is lost: the device does not read");
+    fn live(&self, device_id: &str) -> Option<&Live> {
+        self.by_device.get(device_id)?.live.as_ref()
+    }
+
+    /// Tells a connected device something.
+    pub(super) fn notify(&self, device_id: &str, note: Note) {
+        if self.live(device_id).is_some_and(|live| live.notes.try_send(note).is_err()) {
+            tracing::debug!(device = device_id, "a note is lost: the device does not read");
         }
+    }
+
+    /// Tells a connection to look for cloud-to-device messages.
+    pub(super) fn wake(&self, device_id: &str) {
+        if let Some(live) = self.live(device_id) {
+            live.mail.notify_one();
+        }
+    }
+
+    /// Sends a method call to a connected device that has subscribed to calls. The receiver fails when the connection ends.
+    pub(super) fn call(
+        &mut self,
+        device_id: &str,
+        request: &MethodRequest,
+    ) -> Result<oneshot::Receiver<MethodAnswer>, NotCalled> {
+        self.quality(device_id, METHOD_CALLS).ok_or(NotCalled::Offline)?;
+        let session = self.by_device.get_mut(device_id).ok_or(NotCalled::Offline)?;
+        let live = session.live.as_mut().ok_or(NotCalled::Offline)?;
+        live.calls.retain(|_, caller| !caller.is_closed());
+        if live.calls.len() >= MAX_OPEN_CALLS {
+            return Err(NotCalled::Busy);
+        }
+        self.calls += 1;
+        let call = MethodCall::new(request, self.calls);
+        live.notes.try_send(Note::Method(call)).map_err(|_| NotCalled::Busy)?;
+        let (caller, answer) = oneshot::channel();
+        live.calls.insert(format!("{:x}", self.calls), caller);
+        Ok(answer)
+    }
+
+    /// Takes out who waits for the answer to a call.
+    pub(super) fn take_call(
+        &mut self,
+        device_id: &str,
+        serial: u64,
+        rid: &str,
+    ) -> Option<oneshot::Sender<MethodAnswer>> {
+        self.current(device_id, serial)?.live.as_mut()?.calls.remove(rid)
     }
 }
 
@@ -188,8 +264,12 @@ mod tests {
     fn an_ended_session_is_closed_and_forgotten() {
         let mut sessions = Sessions::default();
         let first = open(&mut sessions, false);
-        sessions.end("d1");
+        assert!(sessions.end("d1"), "it was connected");
         assert!(first.closed.is_cancelled());
-        assert!(!open(&mut sessions, false).present);
+        assert!(!sessions.close("d1", first.serial) && !sessions.end("d1"));
+        let second = open(&mut sessions, false);
+        assert!(!second.present);
+        sessions.close("d1", second.serial);
+        assert!(!sessions.end("d1"), "a kept session is no connection");
     }
 }

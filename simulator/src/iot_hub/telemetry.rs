@@ -53,6 +53,32 @@ pub(super) enum Refused {
     MessageId,
 }
 
+/// What the packet says of a message beside topic and body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// Its RETAIN flag, which the hub honours no further.
+    pub(super) retain: bool,
+    /// Its DUP flag.
+    pub(super) duplicate: bool,
+    /// Whether it is a will.
+    pub(super) will: bool,
+}
+
+impl Marks {
+    /// The properties that tell (`MicrosoftDocs/azure-docs articles/iot/iot-mqtt-connect-to-iot-hub.md`; `mqtt-dup` is from the
+    /// settings of the MQTT gateway in `Azure/iotedge`).
+    fn put(self, event: &mut Event) {
+        let marks = [
+            (self.retain, "mqtt-retain", "true"),
+            (self.duplicate, "mqtt-dup", "true"),
+            (self.will, "iothub-MessageType", "Will"),
+        ];
+        for (_, name, value) in marks.into_iter().filter(|(is_set, ..)| *is_set) {
+            event.properties.insert(name.to_owned(), value.into());
+        }
+    }
+}
+
 /// Where a property of the bag goes.
 enum Place {
     /// AMQP properties section.
@@ -61,6 +87,8 @@ enum Place {
     Application(&'static str),
     /// Message annotations.
     Annotation(&'static str),
+    /// The hub keeps it to itself: events have no name for it.
+    Nowhere,
 }
 
 /// The system properties of a bag
@@ -78,39 +106,47 @@ fn place(key: &str) -> Option<Place> {
         "$.schema" => Place::Application("iothub-message-schema"),
         "$.ifid" => Place::Annotation("iothub-interface-id"),
         "$.sub" => Place::Annotation("dt-subject"),
+        "$.on" | "$.cdid" | "$.cmid" | "$.diagid" | "$.diagctx" => Place::Nowhere,
         _ => return None,
     })
+}
+
+/// What the limit and the meter count: body, values of system properties, names and values of application properties.
+pub(super) fn size(bag: &Bag, body: &[u8]) -> usize {
+    let property = |(key, value): &(String, Option<String>)| {
+        let value_bytes = value.as_ref().map_or(0, String::len);
+        match place(key) {
+            Some(Place::Nowhere) => 0,
+            Some(_) => value_bytes,
+            None => key.len() + value_bytes,
+        }
+    };
+    body.len() + bag.iter().map(property).sum::<usize>()
 }
 
 /// Makes the event of a published message.
 pub(super) fn event(
     bag: Bag,
     body: Bytes,
-    retain: bool,
+    marks: Marks,
     sender: &Sender,
     now: OffsetDateTime,
 ) -> Result<Event, Refused> {
+    let bytes = size(&bag, &body);
+    if bytes > MAX_MESSAGE_BYTES {
+        return Err(Refused::TooLarge(bytes));
+    }
     let mut event = Event { body, partition_key: Some(sender.device_id.clone()), ..Event::default() };
-    let mut bytes = event.body.len();
     for (key, value) in bag {
-        let value_bytes = value.as_ref().map_or(0, String::len);
         match place(&key) {
-            Some(place) => {
-                bytes += value_bytes;
-                put(&mut event, &place, value.unwrap_or_default())?;
-            }
+            Some(Place::Nowhere) => {}
+            Some(place) => put(&mut event, &place, value.unwrap_or_default())?,
             None => {
-                bytes += key.len() + value_bytes;
                 event.properties.insert(key, value.map_or(PropertyValue::Null, PropertyValue::String));
             }
         }
     }
-    if bytes > MAX_MESSAGE_BYTES {
-        return Err(Refused::TooLarge(bytes));
-    }
-    if retain {
-        event.properties.insert("mqtt-retain".to_owned(), "true".into());
-    }
+    marks.put(&mut event);
     event.annotations.extend(annotations(sender, now));
     Ok(event)
 }
@@ -136,6 +172,7 @@ fn put(event: &mut Event, place: &Place, value: String) -> Result<(), Refused> {
         Place::Annotation(name) => {
             event.annotations.insert(name.to_owned(), value.into());
         }
+        Place::Nowhere => {}
     }
     Ok(())
 }
@@ -153,7 +190,8 @@ fn annotations(sender: &Sender, now: OffsetDateTime) -> BTreeMap<String, Propert
     .into()
 }
 
-fn is_message_id(id: &str) -> bool {
+/// Whether the hub takes this message id: up to 128 of the characters that it allows.
+pub(super) fn is_message_id(id: &str) -> bool {
     id.len() <= MAX_MESSAGE_ID_CHARS
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@;$'".contains(&b))
 }
@@ -175,7 +213,7 @@ mod tests {
     }
 
     fn made(pairs: &[(&str, &str)], body: &[u8]) -> Result<Event, Refused> {
-        event(bag(pairs), Bytes::copy_from_slice(body), false, &sender(CredentialScope::Hub), NOW)
+        event(bag(pairs), Bytes::copy_from_slice(body), Marks::default(), &sender(CredentialScope::Hub), NOW)
     }
 
     #[test]
@@ -201,6 +239,24 @@ mod tests {
         assert_eq!(event.properties, properties);
         assert_eq!(event.annotations["dt-subject"], "part".into());
         assert_eq!(event.partition_key.as_deref(), Some("d1"));
+    }
+
+    #[test]
+    fn what_has_no_name_in_events_goes_nowhere_and_weighs_nothing() {
+        let body = vec![b'x'; MAX_MESSAGE_BYTES];
+        let pairs = [("$.on", "out"), ("$.cdid", "d2"), ("$.cmid", "m"), ("$.diagid", "1"), ("$.diagctx", "c")];
+        let event = made(&pairs, &body).expect("it is fine");
+        assert!(event.properties.is_empty() && event.system.is_empty());
+        assert_eq!(event.annotations["iothub-connection-device-id"], "d1".into());
+    }
+
+    #[test]
+    fn flags_become_properties() {
+        let marks = Marks { retain: true, duplicate: true, will: true };
+        let event = event(vec![], Bytes::new(), marks, &sender(CredentialScope::Hub), NOW).expect("it is fine");
+        let expected = [("iothub-MessageType", "Will"), ("mqtt-dup", "true"), ("mqtt-retain", "true")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), PropertyValue::from(value)));
+        assert_eq!(event.properties, expected.into());
     }
 
     #[test]

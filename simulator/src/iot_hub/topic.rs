@@ -17,6 +17,8 @@ pub(super) enum Topic<'a> {
     ReadTwin { rid: &'a str },
     /// Merge into the reported properties. Without a request id nobody can be answered.
     PatchTwin { rid: Option<&'a str>, if_version: Option<&'a str> },
+    /// The answer to a method call.
+    MethodAnswer { status: i32, rid: &'a str },
 }
 
 impl<'a> Topic<'a> {
@@ -27,6 +29,10 @@ impl<'a> Topic<'a> {
         }
         if let Some(query) = topic.strip_prefix("$iothub/twin/PATCH/properties/reported/") {
             return Some(Self::PatchTwin { rid: parameter(query, "$rid"), if_version: parameter(query, "$version") });
+        }
+        if let Some(answer) = topic.strip_prefix("$iothub/methods/res/") {
+            let (status, query) = answer.split_once('/')?;
+            return Some(Self::MethodAnswer { status: status.parse().ok()?, rid: parameter(query, "$rid")? });
         }
         let rest = topic.strip_prefix("devices/")?.strip_prefix(device_id)?.strip_prefix("/messages/events")?;
         let bag = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
@@ -44,6 +50,11 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 pub(super) fn twin_answer(status: u16, rid: &str, version: Option<u64>) -> String {
     let version = version.map(|version| format!("&$version={version}")).unwrap_or_default();
     format!("$iothub/twin/res/{status}/?$rid={rid}{version}")
+}
+
+/// The filter that asks for cloud-to-device messages.
+pub(super) fn messages_filter(device_id: &str) -> String {
+    format!("devices/{device_id}/messages/devicebound/#")
 }
 
 /// The topic of a change of desired properties.
@@ -66,6 +77,7 @@ mod tests {
             ("$iothub/twin/PATCH/properties/reported/?$rid=7", patch(Some("7"), None)),
             ("$iothub/twin/PATCH/properties/reported/?$rid=7&$version=3", patch(Some("7"), Some("3"))),
             ("$iothub/twin/PATCH/properties/reported/", patch(None, None)),
+            ("$iothub/methods/res/-1/?$rid=2a", Some(Topic::MethodAnswer { status: -1, rid: "2a" })),
         ] {
             assert_eq!(Topic::parse(topic, "d1"), expected, "{topic}");
         }
@@ -81,7 +93,9 @@ mod tests {
             "devices/d1/messages/events/a=%ff",
             "$iothub/twin/GET/",
             "$iothub/twin/PATCH/properties/desired/?$rid=1",
-            "$iothub/methods/res/200/?$rid=1",
+            "$iothub/methods/res/200/",
+            "$iothub/methods/res/ok/?$rid=1",
+            "$iothub/methods/POST/m/?$rid=1",
             "tele/d1",
         ] {
             assert_eq!(Topic::parse(topic, "d1"), None, "{topic}");

@@ -1,10 +1,11 @@
-//! What can be wrong with the servers.
+//! What can be wrong with the servers, and what single calls meet (see [`crate::faults`]).
 
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 
 use super::error::{ApiError, Code};
 use super::registry::Server;
+use crate::faults::Strike;
 
 /// What the API does instead of its work. The simulated devices and the webhooks go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,21 @@ impl Fault {
             }),
         }
     }
+}
+
+/// The answer that a strike gives in place of the work, if it does: that of the fault of the same kind.
+pub(super) fn struck_answer(strike: Strike, path: &str) -> Option<Response> {
+    match strike {
+        Strike::Throttle => Fault::RateLimited.answer(path),
+        Strike::Refuse => Fault::Unavailable.answer(path),
+        Strike::Delay(_) | Strike::Drop | Strike::Close => None,
+    }
+}
+
+/// The end device that a path of the API names.
+pub(super) fn device_of(path: &str) -> Option<&str> {
+    let mut parts = path.split('/').skip_while(|part| *part != "devices");
+    parts.nth(1).filter(|id| !id.is_empty())
 }
 
 /// `TheThingsNetwork/lorawan-stack pkg/ratelimit/`: whole seconds, cut off, so `Retry` can be 0.

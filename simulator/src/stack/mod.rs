@@ -11,6 +11,7 @@
 //! | `downlinks`, `downlink_item` | the downlink queue |
 //! | `webhooks`, `webhook_registry`, `url` | webhooks and their addresses |
 //! | `traffic`, `messages` | simulated end devices and the messages they cause |
+//! | `happened`, `overview` | what the local page shows |
 //! | `package` | the `azureiothub` package of other editions |
 
 mod auth;
@@ -23,9 +24,11 @@ mod error;
 mod fault;
 mod field_mask;
 mod field_paths;
+mod happened;
 mod ids;
 mod local;
 mod messages;
+mod overview;
 mod package;
 mod registry;
 mod server;
@@ -57,6 +60,8 @@ pub use registry::{Devices, Registries, Server};
 pub use traffic::Transmission;
 pub use webhooks::{Webhook, WebhookAnswer};
 
+use crate::faults::Faults;
+use crate::happenings::Happenings;
 use webhooks::{Body, Delivery};
 use world::World;
 
@@ -74,6 +79,10 @@ pub struct StackOptions {
     pub api_key: String,
     /// The rights of that key.
     pub rights: BTreeSet<String>,
+    /// What goes wrong in single calls of the API.
+    pub faults: Faults,
+    /// Is told what happens.
+    pub happenings: Happenings,
 }
 
 impl Default for StackOptions {
@@ -83,6 +92,8 @@ impl Default for StackOptions {
             application_id: "greenhouse".to_owned(),
             api_key: "NNSXS.SIMULATEDKEY.SIMULATEDSECRET".to_owned(),
             rights: ALL_RIGHTS.map(str::to_owned).into(),
+            faults: Faults::default(),
+            happenings: Happenings::default(),
         }
     }
 }
@@ -185,10 +196,11 @@ impl Stack {
         let listener = TcpListener::bind(address).await.map_err(in_use)?;
         let address = listener.local_addr().map_err(in_use)?;
         let client = reqwest::Client::builder().timeout(webhooks::TIMEOUT).no_proxy().build()?;
-        let (fault, faults) = watch::channel(Fault::None);
+        let (fault, fault_now) = watch::channel(Fault::None);
+        let faults = options.faults.clone();
         let shared = Arc::new(Shared { options, address, client, fault, world: Mutex::default() });
         let router = server::router(Arc::clone(&shared));
-        let running = Running(tokio::spawn(server::accept(listener, router, faults)));
+        let running = Running(tokio::spawn(server::accept(listener, router, fault_now, faults)));
         Ok(Self { shared, _running: Arc::new(running) })
     }
 
@@ -246,7 +258,14 @@ impl Stack {
         self.shared.world().counters.clone()
     }
 
-    /// Lets the API fail in this way from now on.
+    /// How the API fails now.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        *self.shared.fault.borrow()
+    }
+
+    /// Lets the API fail in this way from now on, until it is set again. For faults in single calls there is
+    /// [`StackOptions::faults`].
     pub fn set_fault(&self, fault: Fault) {
         self.shared.fault.send_replace(fault);
     }

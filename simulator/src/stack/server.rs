@@ -23,9 +23,11 @@ use tokio::task::JoinSet;
 use tower_service::Service as _;
 
 use super::error::{ApiError, Code};
-use super::fault::Fault;
+use super::fault::{Fault, device_of, struck_answer};
 use super::registry::Server;
 use super::versions::FREQUENCY_PLANS;
+use crate::faults::{Fate, Faults, Stage, play};
+
 use super::{Shared, auth, devices, downlinks, package, webhook_registry};
 
 /// Pause after a failed accept: the process has no file descriptor left, and asking again at once would only burn CPU.
@@ -96,12 +98,12 @@ async fn frequency_plans() -> Json<Value> {
 struct Lost;
 
 /// Takes connections until the task is aborted.
-pub(super) async fn accept(listener: TcpListener, router: Router, fault: watch::Receiver<Fault>) {
+pub(super) async fn accept(listener: TcpListener, router: Router, fault: watch::Receiver<Fault>, faults: Faults) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => drop(connections.spawn(serve(socket, router.clone(), fault.clone()))),
+                Ok((socket, _)) => drop(connections.spawn(serve(socket, router.clone(), fault.clone(), faults.clone()))),
                 Err(error) => {
                     tracing::warn!(%error, "accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -113,17 +115,17 @@ pub(super) async fn accept(listener: TcpListener, router: Router, fault: watch::
 }
 
 /// Serves one connection until it ends or the servers refuse connections.
-async fn serve(socket: TcpStream, router: Router, fault: watch::Receiver<Fault>) {
+async fn serve(socket: TcpStream, router: Router, fault: watch::Receiver<Fault>, faults: Faults) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "set nodelay");
     }
     let answers = fault.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let (mut router, fault) = (router.clone(), answers.clone());
+        let (router, fault, faults) = (router.clone(), answers.clone(), faults.clone());
         async move {
-            let answer: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
+            let answer = call(router, request, &faults).await?;
             let is_lost = *fault.borrow() == Fault::LoseAnswers;
-            if is_lost { Err(Lost) } else { Ok(answer.unwrap_or_else(|never| match never {})) }
+            if is_lost { Err(Lost) } else { Ok(answer) }
         }
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
@@ -133,5 +135,20 @@ async fn serve(socket: TcpStream, router: Router, fault: watch::Receiver<Fault>)
             tracing::debug!(%error, "a connection ended early");
         },
         _ = fault.wait_for(|fault| *fault == Fault::Refuse) => {}
+    }
+}
+
+/// Makes one call, and lets the rules strike it.
+async fn call(mut router: Router, request: http::Request<Incoming>, faults: &Faults) -> Result<Response, Lost> {
+    let path = request.uri().path();
+    let strike = faults.at(Stage::StackApi, device_of(path));
+    if let Some(answer) = strike.and_then(|strike| struck_answer(strike, path)) {
+        return Ok(answer);
+    }
+    let answer: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
+    match play(strike).await {
+        Fate::GoesOn => Ok(answer.unwrap_or_else(|never| match never {})),
+        Fate::Silence => std::future::pending().await,
+        Fate::Closed => Err(Lost),
     }
 }

@@ -177,6 +177,7 @@ impl Shared {
         let Some(kind) = messages::kind(message) else {
             return WebhookAnswer::not_sent("the message has no type that a webhook knows");
         };
+        self.tell_downlink(kind, message);
         let end_device_ids = &message["end_device_ids"];
         self.deliver(Delivery { kind, end_device_ids, body: Body::Message(message) }).await
     }
@@ -197,6 +198,7 @@ impl Shared {
         let mut answer = receive(request).await;
         answer.took = started.elapsed();
         self.world().counters.note_answer(delivery.kind, answer.is_success(), &answer.body);
+        self.tell_call(delivery, &answer);
         answer
     }
 }

@@ -1,5 +1,7 @@
 //! What a link address names.
 
+use crate::amqp::path;
+
 /// A part of an Event Hub: the hub itself, one partition of it, or a partition as a consumer group sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entity {
@@ -10,25 +12,14 @@ pub(super) struct Entity {
 
 /// What a link may be attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Node {
-    /// The claims-based security node, where tokens are put.
-    Cbs,
+pub(super) enum Address {
     /// The management node.
     Management,
     /// A part of an Event Hub.
     Entity(Entity),
 }
 
-/// The path of an address, with or without scheme, host and port.
-pub(super) fn path(address: &str) -> &str {
-    let path = match address.split_once("://") {
-        Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
-        None => address,
-    };
-    path.trim_matches('/')
-}
-
-impl Node {
+impl Address {
     /// The node of an address; `None` if no node looks like that.
     pub(super) fn parse(address: &str) -> Option<Self> {
         let segments: Vec<&str> = path(address).split('/').collect();
@@ -37,7 +28,6 @@ impl Node {
             (!hub.is_empty()).then(|| Self::Entity(Entity { hub: hub.to_owned(), group, partition }))
         };
         match segments.as_slice() {
-            [node] if node.eq_ignore_ascii_case("$cbs") => Some(Self::Cbs),
             [node] | [_, node] if node.eq_ignore_ascii_case("$management") => Some(Self::Management),
             [hub] => entity(hub, None, None),
             [hub, word, id] if word.eq_ignore_ascii_case("partitions") => entity(hub, None, Some(id)),
@@ -59,12 +49,11 @@ mod tests {
     fn an_address_names_a_node_with_or_without_scheme_and_host() {
         let entity = |group: Option<&str>, partition: Option<&str>| {
             let (group, partition) = (group.map(str::to_owned), partition.map(str::to_owned));
-            Some(Node::Entity(Entity { hub: "h".into(), group, partition }))
+            Some(Address::Entity(Entity { hub: "h".into(), group, partition }))
         };
         for (address, node) in [
-            ("$cbs", Some(Node::Cbs)),
-            ("$management", Some(Node::Management)),
-            ("amqps://127.0.0.1:5672/h/$management", Some(Node::Management)),
+            ("$management", Some(Address::Management)),
+            ("amqps://127.0.0.1:5672/h/$management", Some(Address::Management)),
             ("h", entity(None, None)),
             ("sb://host:1/h", entity(None, None)),
             ("amqps://host/h/Partitions/3", entity(None, Some("3"))),
@@ -74,7 +63,7 @@ mod tests {
             ("h/ConsumerGroups/g", None),
             ("a/b/c/d", None),
         ] {
-            assert_eq!(Node::parse(address), node, "{address}");
+            assert_eq!(Address::parse(address), node, "{address}");
         }
     }
 }

@@ -6,15 +6,14 @@ use bytes::Bytes;
 use fe2o3_amqp_types::messaging::annotations::OwnedKey;
 use fe2o3_amqp_types::messaging::message::DecodeIntoMessage as _;
 use fe2o3_amqp_types::messaging::{
-    Annotations, ApplicationProperties, Body, Data, Message, MessageAnnotations, MessageId, Properties,
+    Annotations, ApplicationProperties, Body, Data, DeliveryAnnotations, Message, MessageAnnotations, MessageId,
+    Properties,
 };
 use fe2o3_amqp_types::primitives::{Binary, OrderedMap, SimpleValue, Symbol, Timestamp, Value};
 use time::OffsetDateTime;
 
-use crate::event_hubs::{Event, PropertyValue, StoredEvent};
-
-/// A message whose body was not looked into.
-pub(super) type AnyMessage = Message<Body<Value>>;
+use crate::amqp::AnyMessage;
+use crate::event_hubs::{Event, PartitionState, PropertyValue, StoredEvent};
 
 /// Message format of a transfer that carries a batch: each of its data sections is an encoded message
 /// (`Azure/azure-sdk-for-rust sdk/eventhubs/azure_messaging_eventhubs/src/producer/mod.rs`).
@@ -121,6 +120,19 @@ pub(super) fn message(stored: &StoredEvent) -> Message<Data> {
     }
 }
 
+/// How far the partition has come, for consumers that asked for it
+/// (`Azure/azure-sdk-for-python sdk/eventhub/azure-eventhub/azure/eventhub/_common.py`).
+pub(super) fn runtime_metric(state: &PartitionState) -> DeliveryAnnotations {
+    let now = Timestamp::from_milliseconds(milliseconds(OffsetDateTime::now_utc()));
+    let enqueued = Timestamp::from_milliseconds(milliseconds(state.last_enqueued_at));
+    let mut annotations = Annotations::new();
+    annotations.insert(OwnedKey::from("last_enqueued_sequence_number"), Value::Long(state.end - 1));
+    annotations.insert(OwnedKey::from("last_enqueued_offset"), Value::String(state.last_offset.to_string()));
+    annotations.insert(OwnedKey::from("last_enqueued_time_utc"), Value::Timestamp(enqueued));
+    annotations.insert(OwnedKey::from("runtime_info_retrieval_time_utc"), Value::Timestamp(now));
+    DeliveryAnnotations(annotations)
+}
+
 /// A point in time as AMQP counts it.
 pub(super) fn milliseconds(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
@@ -149,7 +161,7 @@ fn from_value(value: Value) -> PropertyValue {
         Value::Double(number) => PropertyValue::Double(number.into_inner()),
         Value::Char(char) => PropertyValue::String(char.to_string()),
         Value::Timestamp(timestamp) => from_milliseconds(timestamp),
-        Value::Uuid(uuid) => PropertyValue::String(uuid::Uuid::from_bytes(uuid.into_inner()).to_string()),
+        Value::Uuid(uuid) => PropertyValue::Uuid(uuid::Uuid::from_bytes(uuid.into_inner())),
         Value::Binary(bytes) => PropertyValue::Binary(bytes.into_vec()),
         Value::String(text) | Value::Symbol(Symbol(text)) => PropertyValue::String(text),
         other => PropertyValue::String(format!("{other:?}")),
@@ -165,6 +177,7 @@ fn to_simple(value: &PropertyValue) -> SimpleValue {
         PropertyValue::Double(number) => SimpleValue::Double((*number).into()),
         PropertyValue::String(text) => SimpleValue::String(text.clone()),
         PropertyValue::Timestamp(at) => SimpleValue::Timestamp(Timestamp::from_milliseconds(milliseconds(*at))),
+        PropertyValue::Uuid(uuid) => SimpleValue::Uuid(uuid.into_bytes().into()),
         PropertyValue::Binary(bytes) => SimpleValue::Binary(Binary::from(bytes.clone())),
     }
 }
@@ -205,6 +218,7 @@ fn to_properties(system: &BTreeMap<String, PropertyValue>) -> Properties {
     };
     let id = |name: &str| match system.get(name)? {
         PropertyValue::String(id) => Some(MessageId::String(id.clone())),
+        PropertyValue::Uuid(id) => Some(MessageId::Uuid(id.into_bytes().into())),
         PropertyValue::Binary(id) => Some(MessageId::Binary(Binary::from(id.clone()))),
         PropertyValue::Long(id) => u64::try_from(*id).ok().map(MessageId::Ulong),
         _ => None,

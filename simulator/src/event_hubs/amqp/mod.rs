@@ -2,22 +2,24 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `connection` | connections, sessions and which node a link gets |
-//! | `requests` | `$cbs` and `$management` |
+//! | `nodes` | what the namespace contributes to the doors |
+//! | `management` | `$management` |
 //! | `producer`, `consumer` | the links of producers and consumers |
+//! | `readers` | owners of partitions, and how many may read one |
 //! | `message` | events on the wire |
 //! | `address`, `sas`, `selector` | pure parsing |
-//! | `fault` | a stream that a fault can interrupt |
 //!
-//! Not imitated: consumer epochs, idle links being detached, quotas, tokens of Microsoft Entra.
+//! Connections, `$cbs` and the doors themselves are those of `crate::amqp`. Not imitated: idle links being detached, quotas.
 
 mod address;
-mod connection;
 mod consumer;
-mod fault;
+#[cfg(test)]
+mod door_tests;
+mod management;
 mod message;
+mod nodes;
 mod producer;
-mod requests;
+mod readers;
 mod sas;
 mod selector;
 #[cfg(test)]
@@ -26,31 +28,26 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
-
-pub use fault::Fault;
+use nodes::{Broker, Nodes};
+pub use sas::SasPolicy;
 
 use super::Namespace;
+use crate::amqp::{Door, DoorError, Doors, Fault, Outside, Service};
+use crate::entra::Entra;
+use crate::faults::Faults;
+use crate::tls::Tls;
 
-/// Out of file descriptors, accepting fails until one is given back: trying at once would only burn the processor.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The port that Event Hubs' libraries dial, whatever a connection string says
+/// (`Azure/azure-sdk-for-python sdk/eventhub/azure-eventhub/azure/eventhub/_pyamqp/_connection.py`).
+const AMQPS_PORT: u16 = 5671;
 
 /// Why the endpoint could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum AmqpServerError {
-    /// The address cannot be listened on.
-    #[error("listen on {addr}: {error}")]
-    Listen {
-        /// The address.
-        addr: SocketAddr,
-        /// What the system said.
-        error: std::io::Error,
-    },
+    /// A port cannot be opened.
+    #[error(transparent)]
+    Door(#[from] DoorError),
     /// A client needs one shared access policy at least.
     #[error("the namespace needs a shared access policy: name one with its key")]
     NoPolicy,
@@ -67,110 +64,123 @@ pub struct Counters {
     pub sent: u64,
 }
 
-/// What all connections share.
+/// How the endpoint is set up.
 #[derive(Debug)]
-struct Broker {
-    namespace: Namespace,
-    policies: Vec<(String, String)>,
-    fault: watch::Sender<Fault>,
-    connections: AtomicU64,
-    received: AtomicU64,
-    sent: AtomicU64,
+pub struct AmqpOptions<'a> {
+    /// Where to listen without TLS.
+    pub addr: SocketAddr,
+    /// Where to listen with TLS, and the certificate.
+    pub tls: Option<(SocketAddr, &'a Tls)>,
+    /// Shared access policies; one at least.
+    pub policies: Vec<SasPolicy>,
+    /// Whose bearer tokens are accepted.
+    pub entra: Entra,
+    /// What goes wrong with single links.
+    pub faults: Faults,
 }
 
-/// An Event Hubs namespace on a port of this machine. Stops when dropped.
+impl AmqpOptions<'_> {
+    /// Without TLS, and without policies yet.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, tls: None, policies: Vec::new(), entra: Entra::new(), faults: Faults::default() }
+    }
+}
+
+/// An Event Hubs namespace on ports of this machine. Stops when dropped.
 #[derive(Debug)]
 pub struct AmqpServer {
     addr: SocketAddr,
+    tls_addr: Option<SocketAddr>,
     broker: Arc<Broker>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    _stop_on_drop: DropGuard,
+    doors: Doors,
 }
 
 impl AmqpServer {
-    /// Serves the namespace; tokens are checked against these shared access policies (name, key).
+    /// Serves the namespace.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or there is no policy.
-    pub async fn start(
-        addr: SocketAddr,
+    /// If an address cannot be listened on, the certificate cannot be used, or there is no policy.
+    pub async fn start(options: AmqpOptions<'_>, namespace: Namespace) -> Result<Self, AmqpServerError> {
+        Self::start_beside(options, namespace, Vec::new()).await
+    }
+
+    /// Serves the namespace, and other brokers behind the same doors.
+    pub(crate) async fn start_beside(
+        options: AmqpOptions<'_>,
         namespace: Namespace,
-        policies: Vec<(String, String)>,
+        others: Vec<Arc<dyn Service>>,
     ) -> Result<Self, AmqpServerError> {
-        if policies.is_empty() {
+        if options.policies.is_empty() {
             return Err(AmqpServerError::NoPolicy);
         }
-        let failed = |error| AmqpServerError::Listen { addr, error };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
         let broker = Arc::new(Broker {
             namespace,
-            policies,
-            fault: watch::Sender::new(Fault::None),
-            connections: AtomicU64::new(0),
+            policies: options.policies,
+            entra: options.entra,
+            outside: Arc::new(Outside::new(options.faults)),
+            readers: Arc::default(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         });
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let listening = listen(listener, broker.clone(), tasks.clone(), stop.clone());
-        tasks.spawn(stop.clone().run_until_cancelled_owned(listening));
-        Ok(Self { addr, broker, tasks, _stop_on_drop: stop.clone().drop_guard(), stop })
+        // A namespace takes any name for an Event Hub, so it is asked last.
+        let services = others.into_iter().chain([Arc::new(Nodes(broker.clone())) as Arc<dyn Service>]).collect();
+        let plain = Door { addr: options.addr, tls: None };
+        let secured = options.tls.map(|(addr, tls)| Door { addr, tls: Some(tls) });
+        let wanted: Vec<_> = [plain].into_iter().chain(secured).collect();
+        let (doors, addrs) = Doors::open(&wanted, services, &broker.outside).await?;
+        Ok(Self { addr: addrs[0], tls_addr: addrs.get(1).copied(), broker, doors })
     }
 
-    /// Where it listens.
+    /// Where it listens without TLS.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// A connection string with the first policy.
+    /// Where it listens with TLS.
+    #[must_use]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_addr
+    }
+
+    /// A connection string with the first policy, for the port without TLS.
     #[must_use]
     pub fn connection_string(&self) -> String {
-        let (addr, (name, key)) = (self.addr, &self.broker.policies[0]);
+        let (addr, SasPolicy { name, key }) = (self.addr, &self.broker.policies[0]);
         format!("Endpoint=sb://{addr};SharedAccessKeyName={name};SharedAccessKey={key};UseDevelopmentEmulator=true;")
+    }
+
+    /// A connection string with the first policy, for the port with TLS. Libraries that cannot be told a port dial 5671.
+    #[must_use]
+    pub fn tls_connection_string(&self) -> Option<String> {
+        let SasPolicy { name, key } = &self.broker.policies[0];
+        let port = self.tls_addr?.port();
+        let host = if port == AMQPS_PORT { "localhost".to_owned() } else { format!("localhost:{port}") };
+        Some(format!("Endpoint=sb://{host}/;SharedAccessKeyName={name};SharedAccessKey={key}"))
     }
 
     /// Misbehaves from now on, or stops misbehaving.
     pub fn set_fault(&self, fault: Fault) {
-        self.broker.fault.send_replace(fault);
+        self.broker.outside.fault.send_replace(fault);
+    }
+
+    /// How it misbehaves now.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        *self.broker.outside.fault.borrow()
     }
 
     /// What has been done so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Broker { connections, received, sent, .. } = &*self.broker;
-        Counters { connections: read(connections), received: read(received), sent: read(sent) }
+        let Broker { outside, received, sent, .. } = &*self.broker;
+        Counters { connections: read(&outside.connections), received: read(received), sent: read(sent) }
     }
 
     /// Closes all connections and stops listening; returns when that is done.
     pub async fn shutdown(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
-
-async fn listen(listener: TcpListener, broker: Arc<Broker>, tasks: TaskTracker, stop: CancellationToken) {
-    loop {
-        let tcp = match listener.accept().await {
-            Ok((tcp, _)) => tcp,
-            Err(error) => {
-                tracing::warn!(%error, "accept a connection to the event hubs namespace");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        broker.connections.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = tcp.set_nodelay(true) {
-            tracing::debug!(%error, "switch off nagle's algorithm");
-        }
-        // TLS would be accepted here: all that follows takes any stream.
-        let serving = fault::interruptible(tcp, broker.fault.subscribe(), {
-            let broker = broker.clone();
-            move |stream| connection::serve(stream, broker)
-        });
-        tasks.spawn(stop.clone().run_until_cancelled_owned(serving));
+        self.doors.shut().await;
     }
 }

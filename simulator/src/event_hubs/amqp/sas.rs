@@ -4,6 +4,7 @@
 //! as key (`Azure/azure-sdk-for-rust sdk/eventhubs/azure_messaging_eventhubs/src/common/sas_credential.rs`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,49 +13,31 @@ use percent_encoding::percent_decode_str;
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-use super::address;
+use super::nodes::scope;
+use crate::amqp::{Grant, Refused, path};
 
-/// Why a token grants nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
-    #[error("the token is no shared access signature")]
-    Malformed,
-    #[error("the token expired at {0}")]
-    Expired(i64),
-    #[error("the signature does not fit")]
-    Signature,
-    #[error("the token's resource does not cover {0}")]
-    Audience(String),
+/// A shared access policy of a namespace. It may do all.
+#[derive(Clone)]
+pub struct SasPolicy {
+    /// Its name, the `skn` of a token.
+    pub name: String,
+    /// Its key: the text as it stands, whatever it may be in base64.
+    pub key: String,
 }
 
-/// A place in the namespace that a token opened, and until when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    /// Path below the namespace, in lower case; empty for all of it.
-    path: String,
-    expires_at: i64,
-}
-
-/// Whether `inner` is `outer` or lies below it. Names of entities are case-insensitive.
-fn covers(outer: &str, inner: &str) -> bool {
-    let inner = inner.to_ascii_lowercase();
-    outer.is_empty() || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-impl Grant {
-    /// Whether it opens this path now.
-    pub(super) fn opens(&self, path: &str, now: OffsetDateTime) -> bool {
-        self.expires_at > now.unix_timestamp() && covers(&self.path, path)
+impl fmt::Debug for SasPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SasPolicy").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// Checks a token for an audience such as `amqps://host/hub` against the shared access policies (name, key) of the namespace.
+/// Checks a token for an audience such as `amqps://host/hub` against the shared access policies of the namespace.
 ///
 /// The host of the token's resource is not compared: this namespace answers to any name.
 pub(super) fn check(
     token: &str,
     audience: &str,
-    policies: &[(String, String)],
+    policies: &[SasPolicy],
     now: OffsetDateTime,
 ) -> Result<Grant, Refused> {
     let fields: BTreeMap<&str, &str> = token
@@ -70,19 +53,18 @@ pub(super) fn check(
     let signature = STANDARD.decode(decoded(field("sig")?)?).map_err(|_| Refused::Malformed)?;
     let expires_at: i64 = expiry.parse().map_err(|_| Refused::Malformed)?;
 
-    let (_, key) = policies.iter().find(|(name, _)| *name == policy).ok_or(Refused::Signature)?;
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).map_err(|_| Refused::Signature)?;
+    let policy = policies.iter().find(|known| known.name == policy).ok_or(Refused::Signature)?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(policy.key.as_bytes()).map_err(|_| Refused::Signature)?;
     mac.update(format!("{resource}\n{expiry}").as_bytes());
     mac.verify_slice(&signature).map_err(|_| Refused::Signature)?;
     if expires_at <= now.unix_timestamp() {
         return Err(Refused::Expired(expires_at));
     }
-    let resource = decoded(resource)?.to_ascii_lowercase();
-    let path = address::path(audience).to_ascii_lowercase();
-    if !covers(address::path(&resource), &path) {
+    let (resource, asked) = (scope(path(&decoded(resource)?)), scope(path(audience)));
+    if !resource.covers(&asked) {
         return Err(Refused::Audience(audience.to_owned()));
     }
-    Ok(Grant { path, expires_at })
+    Ok(Grant { scope: asked, expires_at })
 }
 
 #[cfg(test)]
@@ -102,7 +84,7 @@ mod tests {
     }
 
     fn checked(token: &str, audience: &str) -> Result<Grant, Refused> {
-        check(token, audience, &[("policy".into(), "key".into())], NOW)
+        check(token, audience, &[SasPolicy { name: "policy".into(), key: "key".into() }], NOW)
     }
 
     #[test]
@@ -116,9 +98,9 @@ mod tests {
             ("hub2", false),
             ("other", false),
         ] {
-            assert_eq!(grant.opens(path, NOW), opened, "{path}");
+            assert_eq!(grant.scope.covers(&scope(path)), opened, "{path}");
         }
-        assert!(!grant.opens("hub", NOW + time::Duration::minutes(1)), "it has expired by then");
+        assert_eq!(grant.expires_at, 60);
         assert!(matches!(checked(&token, "amqps://h/other"), Err(Refused::Audience(_))));
         assert!(matches!(checked(&token, "amqps://h/hubs"), Err(Refused::Audience(_))));
     }
@@ -126,7 +108,14 @@ mod tests {
     #[test]
     fn a_token_of_the_namespace_opens_every_hub() {
         let token = token("amqps://h/", "key", 60);
-        assert!(checked(&token, "amqps://h/hub").is_ok_and(|grant| grant.opens("hub/Partitions/0", NOW)));
+        assert!(checked(&token, "amqps://h/hub").is_ok_and(|grant| grant.scope.covers(&scope("hub/Partitions/0"))));
+    }
+
+    #[test]
+    fn a_policy_never_shows_its_key() {
+        let policy = SasPolicy { name: "policy".into(), key: "c2VjcmV0".into() };
+        let shown = format!("{policy:?}");
+        assert!(shown.contains("policy") && !shown.contains("c2VjcmV0"), "{shown}");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Start {
     /// The sequence number of the first event to deliver.
     pub(super) fn sequence_number(self, hub: &EventHub, partition: usize) -> i64 {
         match self {
-            Self::Oldest => 0,
+            Self::Oldest => hub.state(partition).begin,
             Self::Latest => hub.end(partition),
             Self::At { key, value, inclusive } => {
                 let wanted = |stored: &StoredEvent| {
@@ -57,8 +57,7 @@ impl Start {
                     };
                     found > value || (inclusive && found == value)
                 };
-                let events = hub.read(partition, 0, usize::MAX);
-                events.iter().find(|stored| wanted(stored)).map_or(hub.end(partition), |stored| stored.sequence_number)
+                hub.find(partition, wanted)
             }
         }
     }

@@ -9,6 +9,7 @@ use fe2o3_amqp::link::receiver::CreditMode;
 use fe2o3_amqp::sasl_profile::SaslProfile;
 use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp::{Connection, Receiver, Sender, Session};
+use fe2o3_amqp_types::definitions::Fields;
 use fe2o3_amqp_types::messaging::message::__private::Serializable;
 use fe2o3_amqp_types::messaging::{
     AmqpValue, Annotations, ApplicationProperties, Body, Data, Message, MessageAnnotations, Outcome, Properties, Source,
@@ -24,14 +25,14 @@ use tokio::io::AsyncReadExt as _;
 use super::*;
 use crate::event_hubs::{Event, PropertyValue};
 
-const KEY: &str = "bm90IGEgc2VjcmV0";
+pub(super) const KEY: &str = "bm90IGEgc2VjcmV0";
 
-struct Client {
+pub(super) struct Client {
     _connection: ConnectionHandle<()>,
     session: SessionHandle<()>,
 }
 
-fn token(resource: &str, key: &str) -> String {
+pub(super) fn token(resource: &str, key: &str) -> String {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let (resource, expiry) = (encoded(resource), time::OffsetDateTime::now_utc().unix_timestamp() + 60);
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("any key length");
@@ -41,15 +42,34 @@ fn token(resource: &str, key: &str) -> String {
 }
 
 impl Client {
-    async fn open(server: &AmqpServer) -> Self {
+    pub(super) async fn open(server: &AmqpServer) -> Self {
+        Self::open_with(server, Some(SaslProfile::Anonymous)).await.expect("a connection")
+    }
+
+    /// `None` if it is not let in.
+    pub(super) async fn open_with(server: &AmqpServer, profile: Option<SaslProfile>) -> Option<Self> {
         let url = format!("amqp://{}", server.addr());
+        let builder = Connection::builder().container_id("test");
+        let opened = match profile {
+            Some(profile) => builder.sasl_profile(profile).open(url.as_str()).await,
+            None => builder.open(url.as_str()).await,
+        };
+        let mut connection = opened.ok()?;
+        let session = Session::begin(&mut connection).await.expect("a session");
+        Some(Self { _connection: connection, session })
+    }
+
+    pub(super) async fn over<Io>(stream: Io) -> Self
+    where
+        Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + std::fmt::Debug + Send + Unpin + 'static,
+    {
         let builder = Connection::builder().container_id("test").sasl_profile(SaslProfile::Anonymous);
-        let mut connection = builder.open(url.as_str()).await.expect("a connection");
+        let mut connection = builder.hostname("localhost").open_with_stream(stream).await.expect("a connection");
         let session = Session::begin(&mut connection).await.expect("a session");
         Self { _connection: connection, session }
     }
 
-    async fn authorized(server: &AmqpServer) -> Self {
+    pub(super) async fn authorized(server: &AmqpServer) -> Self {
         let mut client = Self::open(server).await;
         assert_eq!(client.put_token(&token("sb://any/hub", KEY), "amqps://any/hub").await, 202);
         client
@@ -83,43 +103,61 @@ impl Client {
         }
     }
 
-    async fn put_token(&mut self, token: &str, audience: &str) -> i32 {
+    pub(super) async fn put_token(&mut self, token: &str, audience: &str) -> i32 {
         let fields = [("operation", "put-token"), ("type", "servicebus.windows.net:sastoken"), ("name", audience)];
         self.ask("$cbs", &fields, Value::String(token.to_owned())).await.0
     }
 
-    async fn producer(&mut self, address: &str) -> Sender {
+    pub(super) async fn producer(&mut self, address: &str) -> Sender {
         Sender::attach(&mut self.session, format!("to-{address}"), address).await.expect("a producer link")
     }
 
     async fn consumer(&mut self, address: &str, selector: &str, credit: u32) -> Receiver {
-        let name = "apache.org:selector-filter:string";
-        let selector = Described { descriptor: Descriptor::Name(name.into()), value: Value::from(selector.to_owned()) };
+        let name = format!("{address}-{credit}");
+        self.reader(&name, address, selector, credit, None).await.expect("a consumer link")
+    }
+
+    /// A consumer link, or why there is none.
+    pub(super) async fn reader(
+        &mut self,
+        name: &str,
+        address: &str,
+        selector: &str,
+        credit: u32,
+        properties: Option<Fields>,
+    ) -> Result<Receiver, String> {
+        let filter = "apache.org:selector-filter:string";
+        let selector =
+            Described { descriptor: Descriptor::Name(filter.into()), value: Value::from(selector.to_owned()) };
         let source = Source {
             address: Some(address.to_owned()),
-            filter: Some(OrderedMap::from_iter([(Symbol::from(name), Value::Described(Box::new(selector)))])),
+            filter: Some(OrderedMap::from_iter([(Symbol::from(filter), Value::Described(Box::new(selector)))])),
             ..Source::default()
         };
-        let builder = Receiver::builder().name(format!("{address}-{credit}")).source(source);
-        let mut link =
-            builder.credit_mode(CreditMode::Manual).attach(&mut self.session).await.expect("a consumer link");
+        let builder = Receiver::builder().name(name).source(source).credit_mode(CreditMode::Manual);
+        let attached = match properties {
+            Some(properties) => builder.properties(properties).attach(&mut self.session).await,
+            None => builder.attach(&mut self.session).await,
+        };
+        let mut link = attached.map_err(|refused| format!("{refused:?}"))?;
         link.set_credit(credit).await.expect("credit");
-        link
+        Ok(link)
     }
 }
 
-async fn server() -> (AmqpServer, Namespace) {
-    let namespace = Namespace::new(&[("hub", 2)]);
+pub(super) async fn server() -> (AmqpServer, Namespace) {
+    let namespace = Namespace::new(&[("hub", 2)]).with_consumer_groups(&["g", "h"]);
     let addr = "127.0.0.1:0".parse().expect("an address");
-    let policy = ("policy".to_owned(), KEY.to_owned());
-    (AmqpServer::start(addr, namespace.clone(), vec![policy]).await.expect("a free port"), namespace)
+    let policy = SasPolicy { name: "policy".to_owned(), key: KEY.to_owned() };
+    let options = AmqpOptions { policies: vec![policy], ..AmqpOptions::new(addr) };
+    (AmqpServer::start(options, namespace.clone()).await.expect("a free port"), namespace)
 }
 
-fn event(body: &'static str) -> Event {
+pub(super) fn event(body: &'static str) -> Event {
     Event { body: Bytes::from_static(body.as_bytes()), ..Event::default() }
 }
 
-async fn body(link: &mut Receiver) -> String {
+pub(super) async fn body(link: &mut Receiver) -> String {
     let delivery = link.recv::<Data>().await.expect("an event");
     link.accept(&delivery).await.expect("settled");
     String::from_utf8(delivery.into_body().0.into_vec()).expect("text")
@@ -209,22 +247,43 @@ async fn an_event_arrives_with_all_its_sections() {
     assert_eq!(got.properties.expect("properties").content_type, Some("application/json".into()));
 }
 
-#[tokio::test]
-async fn a_batch_is_taken_apart_and_goes_to_the_partition_of_its_key() {
-    let (server, namespace) = server().await;
-    let mut client = Client::authorized(&server).await;
+/// A batch of the events `a`, `b` and `c`.
+fn batch(key: Option<&str>) -> Sendable<Body<Value>> {
     let sections = ["a", "b", "c"].map(|body| {
         let inner = Message::from(Data(Binary::from(body.as_bytes().to_vec())));
         Data(Binary::from(serde_amqp::to_vec(&Serializable(inner)).expect("encoded")))
     });
     let mut annotations = Annotations::new();
-    annotations.insert("x-opt-partition-key".into(), Value::String("k".into()));
+    if let Some(key) = key {
+        annotations.insert("x-opt-partition-key".into(), Value::String(key.into()));
+    }
     let message = Message::builder()
         .message_annotations(MessageAnnotations(annotations))
         .body(Body::<Value>::Data(sections.to_vec().into()))
         .build();
-    let batch = Sendable { message, message_format: message::BATCH_FORMAT, settled: None };
-    let outcome = client.producer("hub").await.send(batch).await;
+    Sendable { message, message_format: message::BATCH_FORMAT, settled: None }
+}
+
+#[tokio::test]
+async fn a_batch_without_a_key_goes_whole_to_one_partition_and_the_next_one_to_the_next() {
+    let (server, namespace) = server().await;
+    let mut client = Client::authorized(&server).await;
+    let mut producer = client.producer("hub").await;
+    let hub = namespace.hub("hub").expect("the hub");
+    for ends in [[3, 0], [3, 3]] {
+        producer.send(batch(None)).await.expect("sent");
+        assert_eq!([hub.end(0), hub.end(1)], ends);
+    }
+    let bodies: Vec<_> = hub.read(0, 0, 10).iter().map(|stored| stored.event.body.clone()).collect();
+    assert_eq!(bodies, ["a", "b", "c"]);
+    assert_eq!(server.counters().received, 6);
+}
+
+#[tokio::test]
+async fn a_batch_is_taken_apart_and_goes_to_the_partition_of_its_key() {
+    let (server, namespace) = server().await;
+    let mut client = Client::authorized(&server).await;
+    let outcome = client.producer("hub").await.send(batch(Some("k"))).await;
     assert!(matches!(outcome, Ok(Outcome::Accepted(_))), "{outcome:?}");
     let hub = namespace.hub("hub").expect("the hub");
     let bodies: Vec<_> = hub.all().iter().map(|stored| stored.event.body.clone()).collect();

@@ -182,15 +182,15 @@ async fn the_head_and_the_chunks_of_an_envelope_are_as_recorded() {
     let (head, body) = text.split_once("\r\n\r\n").expect("there is a head");
     let names: Vec<_> = head.lines().skip(1).map(|line| line.split(':').next().unwrap_or_default()).collect();
     let recorded = [
-        "host",
-        "x-azure-functions-hostversion",
-        "x-azure-functions-invocationid",
-        "user-agent",
-        "transfer-encoding",
-        "content-type",
+        "Host",
+        "X-Azure-Functions-HostVersion",
+        "X-Azure-Functions-InvocationId",
+        "User-Agent",
+        "Transfer-Encoding",
+        "Content-Type",
     ];
     assert_eq!(names, recorded);
     assert!(head.starts_with("POST /EventHubForwarder HTTP/1.1\r\n"));
-    assert!(head.contains("user-agent: Azure-Functions-Host/4.1037.0.0\r\n"));
+    assert!(head.contains("User-Agent: Azure-Functions-Host/4.1037.0.0\r\n"));
     assert!(body.starts_with("400\r\n{\"Data\":{\"events\":\"[\\\"eyJuIjowfQ==\\\","));
 }

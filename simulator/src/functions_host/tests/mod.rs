@@ -2,6 +2,7 @@
 
 mod attached;
 mod process;
+mod scale;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,13 +26,13 @@ use super::{FunctionsHost, HostOptions, StartError, app::App};
 use crate::event_hubs::{Event, Namespace};
 
 /// Long enough for a busy machine, short against the limits that must not be met.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A function app in a folder that is removed with it.
-struct AppFolder(PathBuf);
+pub(super) struct AppFolder(pub(super) PathBuf);
 
 impl AppFolder {
-    fn new(host: Value, functions: &[(&str, Value)]) -> Self {
+    pub(super) fn new(host: Value, functions: &[(&str, Value)]) -> Self {
         let root = std::env::temp_dir().join(format!("functions-host-test-{}", Uuid::new_v4()));
         std::fs::create_dir_all(&root).expect("a folder can be made");
         std::fs::write(root.join("host.json"), host.to_string()).expect("a file can be written");
@@ -43,11 +44,27 @@ impl AppFolder {
     }
 }
 
+impl AppFolder {
+    /// Writes a program into the folder.
+    pub(super) fn script(&self, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.0.join("handler.sh");
+        std::fs::write(&path, text).expect("a file can be written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+        path
+    }
+}
+
 impl Drop for AppFolder {
     fn drop(&mut self) {
         // What is left in the temporary folder harms nobody.
         let _: std::io::Result<()> = std::fs::remove_dir_all(&self.0);
     }
+}
+
+pub(super) fn is_alive(pid: u32) -> bool {
+    // A process that ended but was not waited for still has its folder, with an empty command line.
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 fn host_json(timeout: &str, arguments: &[&str]) -> Value {
@@ -154,7 +171,7 @@ async fn an_app_that_cannot_work_is_refused_with_the_reason() {
         (no_proxy, vec![uplink()], "enableProxyingHttpRequest"),
         (host_json("5 minutes", &[]), vec![uplink()], "functionTimeout"),
         (fine.clone(), vec![no_connection], "connection 'Nowhere'"),
-        (fine.clone(), vec![no_type], "many/binary"),
+        (fine.clone(), vec![no_type], "dataType binary"),
         (fine.clone(), vec![forwarder(-2)], "maxRetryCount -2"),
         (fine.clone(), vec![uplink()], "bin/handler"),
         (fine, vec![forwarder(-1)], "no Event Hub 'stack-events'"),

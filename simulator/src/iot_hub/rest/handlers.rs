@@ -15,7 +15,7 @@ use crate::iot_hub::error::{Code, HubError};
 use crate::iot_hub::hub::Hub;
 use crate::iot_hub::identity::IdentityRequest;
 use crate::iot_hub::registry::IfMatch;
-use crate::iot_hub::twin::ServiceWrite;
+use crate::iot_hub::twin::{ServiceWrite, parse_document};
 
 type Answer = Result<Response, HubError>;
 type SharedHub = State<Arc<Hub>>;
@@ -66,9 +66,7 @@ pub(super) async fn put_twin(State(hub): SharedHub, Path(id): Path<String>, head
 }
 
 fn twin_write(body: &[u8]) -> Result<ServiceWrite, HubError> {
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|error| HubError::new(Code::IotHubFormatError, format!("the body is no JSON: {error}")))?;
-    Ok(ServiceWrite::parse(&body)?)
+    Ok(ServiceWrite::parse(&parse_document(body)?)?)
 }
 
 fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, HubError> {

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::iot_hub::accept::Socket;
 
@@ -27,8 +28,9 @@ impl Listener for SocketListener {
     async fn accept(&mut self) -> (ClosableStream, SocketAddr) {
         match self.sockets.recv().await {
             Some(Socket { stream, closed }) => {
-                let closed = Box::pin(closed.cancelled_owned());
-                (ClosableStream { stream, closed }, self.address)
+                let door = Door(closed.child_token());
+                let closed = Box::pin(door.0.clone().cancelled_owned());
+                (ClosableStream { stream, closed, door }, self.address)
             }
             // The hub has stopped; so will the server that waits here.
             None => std::future::pending().await,
@@ -40,10 +42,32 @@ impl Listener for SocketListener {
     }
 }
 
+/// Closes the connection that a call came by, and knows when it must close.
+#[derive(Clone, Debug)]
+pub(crate) struct Door(CancellationToken);
+
+impl Door {
+    pub(crate) fn close(&self) {
+        self.0.cancel();
+    }
+
+    /// Returns once the connection must close.
+    pub(crate) async fn closed(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+impl Connected<IncomingStream<'_, SocketListener>> for Door {
+    fn connect_info(stream: IncomingStream<'_, SocketListener>) -> Self {
+        stream.io().door.clone()
+    }
+}
+
 /// A stream that fails once the hub wants it closed.
 pub(crate) struct ClosableStream {
     stream: TlsStream<TcpStream>,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    door: Door,
 }
 
 impl ClosableStream {

@@ -1,134 +1,163 @@
-//! The query language of route conditions: the part that routes to storage and Event Hubs commonly use. The model is
+//! The query language of route conditions. The model is
 //! `Azure/iotedge edge-hub/core/src/Microsoft.Azure.Devices.Routing.Core/grammar/Condition.g4`.
 
 use winnow::Result;
-use winnow::ascii::{Caseless, digit1, float, multispace0};
-use winnow::combinator::{alt, delimited, empty, eof, fail, not, opt, peek, preceded, repeat, separated_foldl1};
+use winnow::ascii::{Caseless, digit1, multispace0};
+use winnow::combinator::{alt, delimited, empty, eof, fail, not, preceded, repeat, separated, terminated};
 use winnow::prelude::*;
-use winnow::token::{one_of, take_till, take_while};
 
-/// A condition, parsed.
+use super::functions::Function;
+use crate::iot_hub::lexis::{
+    Comparison, boolean, comparison_sign, is_bounded, keyword, name, name_character, number, padded, text,
+};
+
+/// A condition, parsed. Its depth is bounded by the nesting of brackets in its text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Condition {
-    Or(Box<Condition>, Box<Condition>),
-    And(Box<Condition>, Box<Condition>),
+    Or(Vec<Condition>),
+    And(Vec<Condition>),
     Not(Box<Condition>),
     Compare(Box<Condition>, Comparison, Box<Condition>),
-    /// `IS_OBJECT(…)` and the like.
-    Is(Kind, Box<Condition>),
+    /// `a ?? b`: the first that is defined.
+    FirstDefined(Vec<Condition>),
+    /// A value, and what is done to it in turn.
+    Chain(Box<Condition>, Vec<(Arithmetic, Condition)>),
+    Negative(Box<Condition>),
+    Call(Function, Vec<Condition>),
     Text(String),
     Number(f64),
     Bool(bool),
+    Null,
+    Undefined,
     /// An application property.
     Property(String),
     /// A system property, without its `$`.
     System(String),
     /// A place in a JSON body.
     Body(Vec<Step>),
+    /// A place in the twin of the device, as it is after the change.
+    Twin(Vec<Step>),
 }
 
-/// One step into a body.
+/// One step into a body or a twin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Key(String),
     Index(usize),
 }
 
+/// Signs of arithmetic, and `||`, which joins texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Comparison {
-    Equal,
-    Unequal,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Object,
-    Defined,
-    Text,
+pub(super) enum Arithmetic {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+    Join,
 }
 
 impl Condition {
-    /// Parses a condition; an empty one is `true`. `None` if it is not of this language.
+    /// Parses a condition; an empty one is `true`. `None` if it is not of this language, too long or too deep.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let always = (multispace0, eof).value(Self::Bool(true));
-        alt((always, delimited(multispace0, any_of, (multispace0, eof)))).parse(text).ok()
+        let parsed = || alt((always, delimited(multispace0, any_of, (multispace0, eof)))).parse(text).ok();
+        is_bounded(text).then(parsed)?
     }
 }
 
 fn any_of(input: &mut &str) -> Result<Condition> {
-    separated_foldl1(all_of, keyword("or"), |left, _, right| Condition::Or(Box::new(left), Box::new(right)))
-        .parse_next(input)
+    separated(1.., all_of, keyword("or")).map(|parts| join(parts, Condition::Or)).parse_next(input)
 }
 
 fn all_of(input: &mut &str) -> Result<Condition> {
-    separated_foldl1(negation, keyword("and"), |left, _, right| Condition::And(Box::new(left), Box::new(right)))
-        .parse_next(input)
+    separated(1.., negation, keyword("and")).map(|parts| join(parts, Condition::And)).parse_next(input)
 }
 
+/// The one part, or the parts joined.
+fn join(mut parts: Vec<Condition>, with: fn(Vec<Condition>) -> Condition) -> Condition {
+    if parts.len() == 1 { parts.remove(0) } else { with(parts) }
+}
+
+/// A comparison with any number of `NOT` before it, of which two are none.
 fn negation(input: &mut &str) -> Result<Condition> {
-    let negated = preceded(keyword("not"), negation).map(|inner| Condition::Not(Box::new(inner)));
-    alt((negated, comparison)).parse_next(input)
+    let nots: usize = repeat(0.., keyword("not")).parse_next(input)?;
+    let inner = comparison.parse_next(input)?;
+    Ok(if nots.is_multiple_of(2) { inner } else { Condition::Not(Box::new(inner)) })
 }
 
 fn comparison(input: &mut &str) -> Result<Condition> {
-    let left = operand.parse_next(input)?;
-    let right = opt((padded(comparison_sign), operand)).parse_next(input)?;
+    let left = coalesce.parse_next(input)?;
+    let compared = (padded(comparison_sign), coalesce);
+    let right = winnow::combinator::opt(compared).parse_next(input)?;
     Ok(match right {
         None => left,
         Some((sign, right)) => Condition::Compare(Box::new(left), sign, Box::new(right)),
     })
 }
 
-fn comparison_sign(input: &mut &str) -> Result<Comparison> {
-    alt((
-        alt(("!=", "<>")).value(Comparison::Unequal),
-        "<=".value(Comparison::LessOrEqual),
-        ">=".value(Comparison::GreaterOrEqual),
-        "<".value(Comparison::Less),
-        ">".value(Comparison::Greater),
-        "=".value(Comparison::Equal),
-    ))
-    .parse_next(input)
+fn coalesce(input: &mut &str) -> Result<Condition> {
+    separated(1.., sum, padded("??")).map(|parts| join(parts, Condition::FirstDefined)).parse_next(input)
+}
+
+fn sum(input: &mut &str) -> Result<Condition> {
+    let sign = || alt(("||".value(Arithmetic::Join), '+'.value(Arithmetic::Add), '-'.value(Arithmetic::Subtract)));
+    let rest = repeat(0.., (padded(sign()), product));
+    (product, rest).map(|(first, rest)| chain(first, rest)).parse_next(input)
+}
+
+fn product(input: &mut &str) -> Result<Condition> {
+    let sign =
+        || alt(('*'.value(Arithmetic::Multiply), '/'.value(Arithmetic::Divide), '%'.value(Arithmetic::Remainder)));
+    let rest = repeat(0.., (padded(sign()), operand));
+    (operand, rest).map(|(first, rest)| chain(first, rest)).parse_next(input)
+}
+
+fn chain(first: Condition, rest: Vec<(Arithmetic, Condition)>) -> Condition {
+    if rest.is_empty() { first } else { Condition::Chain(Box::new(first), rest) }
 }
 
 fn operand(input: &mut &str) -> Result<Condition> {
     let group = delimited(('(', multispace0), any_of, (multispace0, ')'));
-    alt((group, text, number, kind_check, boolean, reference)).parse_next(input)
-}
-
-fn text(input: &mut &str) -> Result<Condition> {
-    let quoted = |quote: char| delimited(quote, take_till(0.., quote), quote);
-    alt((quoted('\''), quoted('"'))).map(|text: &str| Condition::Text(text.to_owned())).parse_next(input)
-}
-
-fn number(input: &mut &str) -> Result<Condition> {
-    peek((opt(one_of(['+', '-'])), digit1)).parse_next(input)?; // `float` would take "inf" and "nan" too
-    float.map(Condition::Number).parse_next(input)
-}
-
-fn boolean(input: &mut &str) -> Result<Condition> {
-    alt((keyword("true").value(true), keyword("false").value(false))).map(Condition::Bool).parse_next(input)
-}
-
-fn kind_check(input: &mut &str) -> Result<Condition> {
-    let kind = alt((
-        Caseless("is_object").value(Kind::Object),
-        Caseless("is_defined").value(Kind::Defined),
-        Caseless("is_string").value(Kind::Text),
+    let negative = preceded(('-', multispace0), alt((bracketed, call, reference)));
+    let constant = alt((
+        boolean.map(Condition::Bool),
+        keyword("null").value(Condition::Null),
+        keyword("undefined").value(Condition::Undefined),
     ));
-    let argument = delimited((multispace0, '(', multispace0), reference, (multispace0, ')'));
-    (kind, argument).map(|(kind, argument)| Condition::Is(kind, Box::new(argument))).parse_next(input)
+    alt((
+        group,
+        text.map(Condition::Text),
+        number.map(Condition::Number),
+        negative.map(|inner| Condition::Negative(Box::new(inner))),
+        call,
+        constant,
+        reference,
+    ))
+    .parse_next(input)
+}
+
+fn bracketed(input: &mut &str) -> Result<Condition> {
+    delimited(('(', multispace0), any_of, (multispace0, ')')).parse_next(input)
+}
+
+fn call(input: &mut &str) -> Result<Condition> {
+    let function = terminated(name, (multispace0, '(', multispace0)).verify_map(Function::named).parse_next(input)?;
+    let arguments: Vec<Condition> = if function.takes_references_only() {
+        reference.map(|argument| vec![argument]).parse_next(input)?
+    } else {
+        separated(0.., any_of, padded(',')).parse_next(input)?
+    };
+    (multispace0, ')').parse_next(input)?;
+    if function.takes(arguments.len()) { Ok(Condition::Call(function, arguments)) } else { fail.parse_next(input) }
 }
 
 fn reference(input: &mut &str) -> Result<Condition> {
-    let body = preceded((Caseless("$body"), not(name_character)), repeat(1.., step)).map(Condition::Body);
-    let system = preceded('$', name.verify(|name: &str| !name.eq_ignore_ascii_case("body")));
+    let place = |word: &'static str| preceded((Caseless(word), not(name_character)), repeat(1.., step));
+    let is_place = |name: &str| ["body", "twin"].iter().any(|word| word.eq_ignore_ascii_case(name));
+    let system = preceded('$', name.verify(move |name: &str| !is_place(name)));
     let system = system.map(|name| Condition::System(name.to_owned()));
-    alt((body, system, property)).parse_next(input)
+    alt((place("$body").map(Condition::Body), place("$twin").map(Condition::Twin), system, property)).parse_next(input)
 }
 
 fn step(input: &mut &str) -> Result<Step> {
@@ -138,73 +167,83 @@ fn step(input: &mut &str) -> Result<Step> {
 }
 
 fn property(input: &mut &str) -> Result<Condition> {
-    let name: &str = name.parse_next(input)?;
+    let name = terminated(name, empty).parse_next(input)?;
     let is_word = |word: &&str| word.eq_ignore_ascii_case(name);
-    if name.starts_with('$') || ["and", "or", "not", "true", "false"].iter().any(is_word) {
+    let words = ["and", "or", "not", "true", "false", "null", "undefined"];
+    if name.starts_with('$') || words.iter().any(is_word) {
         return fail.parse_next(input);
     }
     Ok(Condition::Property(name.to_owned()))
-}
-
-fn is_name_character(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '-')
-}
-
-fn name_character(input: &mut &str) -> Result<char> {
-    one_of(is_name_character).parse_next(input)
-}
-
-fn name<'a>(input: &mut &'a str) -> Result<&'a str> {
-    take_while(1.., is_name_character).parse_next(input)
-}
-
-/// A word that is not the beginning of a longer one, with the white space around it.
-fn keyword<'a>(word: &'static str) -> impl Parser<&'a str, (), winnow::error::ContextError> {
-    padded((Caseless(word), not(name_character)).void())
-}
-
-fn padded<'a, O>(
-    inner: impl Parser<&'a str, O, winnow::error::ContextError>,
-) -> impl Parser<&'a str, O, winnow::error::ContextError> {
-    delimited(alt((multispace0.void(), empty)), inner, multispace0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn property(name: &str) -> Box<Condition> {
-        Box::new(Condition::Property(name.to_owned()))
+    fn property(name: &str) -> Condition {
+        Condition::Property(name.to_owned())
     }
 
     #[test]
     fn precedence_is_not_and_or() {
         let parsed = Condition::parse("NOT a AND b or c");
-        let not_a = Box::new(Condition::Not(property("a")));
-        let expected = Condition::Or(Box::new(Condition::And(not_a, property("b"))), property("c"));
+        let not_a = Condition::Not(Box::new(property("a")));
+        let expected = Condition::Or(vec![Condition::And(vec![not_a, property("b")]), property("c")]);
         assert_eq!(parsed, Some(expected));
     }
 
     #[test]
     fn a_negation_takes_the_whole_comparison() {
-        let equal = Condition::Compare(property("a"), Comparison::Equal, Box::new(Condition::Number(1.0)));
+        let equal = Condition::Compare(Box::new(property("a")), Comparison::Equal, Box::new(Condition::Number(1.0)));
         assert_eq!(Condition::parse("not a = 1"), Some(Condition::Not(Box::new(equal))));
     }
 
     #[test]
     fn words_that_begin_like_keywords_are_names() {
-        assert_eq!(Condition::parse("order"), Some(*property("order")));
-        assert_eq!(Condition::parse("nothing"), Some(*property("nothing")));
-        assert_eq!(Condition::parse("trueish"), Some(*property("trueish")));
+        for name in ["order", "nothing", "trueish", "nullable", "a-b"] {
+            assert_eq!(Condition::parse(name), Some(property(name)));
+        }
         assert_eq!(Condition::parse("$bodyguard"), Some(Condition::System("bodyguard".into())));
+        assert_eq!(Condition::parse("$twinkle"), Some(Condition::System("twinkle".into())));
     }
 
     #[test]
     fn what_is_not_of_the_language_is_refused() {
-        for text in
-            ["(", "a =", "= 1", "a b", "a = 'x", "is_object()", "is_object('x')", "and", "a and", "f(x)", "$body", "$"]
-        {
+        for text in [
+            "(",
+            "a =",
+            "= 1",
+            "a b",
+            "a = 'x",
+            "is_object()",
+            "is_object('x')",
+            "and",
+            "a and",
+            "f(x)",
+            "$body",
+            "$",
+            "$twin",
+            "length()",
+            "length(a, b)",
+            "substring(a)",
+            "a +",
+            "* 2",
+            "a ?? ",
+            "is_defined(1 + 1)",
+            "a = 1 = 1",
+        ] {
             assert_eq!(Condition::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn endless_texts_end_without_an_overflow() {
+        for text in ["(", "not ", "abs(", "- ", "-(", "a[", "concat('x',"] {
+            assert_eq!(Condition::parse(&text.repeat(200_000 / text.len())), None, "{text}");
+        }
+        for text in ["a or ", "a and ", "a + ", "a || ", "a ?? "] {
+            let long = format!("{}a", text.repeat(2_000));
+            assert!(Condition::parse(&long).is_some(), "{text}");
         }
     }
 }

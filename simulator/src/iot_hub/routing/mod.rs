@@ -1,15 +1,34 @@
 //! Which Event Hub gets an event.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `condition`, `functions` | the language of route conditions |
+//! | `evaluate` | whether an event matches |
+//! | `hub_event` | the events that the hub itself makes |
+//! | `delivery` | events told twice, or several as one |
+//!
+//! Connection state events are not there: real hubs sample the state once a minute, so that the short sessions of a bridge
+//! mostly vanish from them (`MicrosoftDocs/azure-docs articles/iot-hub/monitor-device-connection-state.md`), and nobody
+//! should build on them.
 
 mod condition;
+mod delivery;
 mod evaluate;
+mod functions;
 mod hub_event;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use time::OffsetDateTime;
 
 use crate::event_hubs::{Event, EventHub, Namespace};
 use condition::Condition;
+use delivery::Outbox;
 use evaluate::Facts;
 
+pub use delivery::Delivery;
 pub(super) use hub_event::{HubEvent, Operation};
 
 /// The Event Hub that plays the built-in endpoint `messages/events`.
@@ -58,6 +77,51 @@ pub enum RouteError {
         /// Its endpoint.
         event_hub: String,
     },
+    /// The tier has no room for so many routes.
+    #[error("{count} routes are more than the {most} of the tier")]
+    TooManyRoutes {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// The tier has no room for so many endpoints.
+    #[error("{count} custom endpoints are more than the {most} of the tier")]
+    TooManyEndpoints {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+}
+
+/// How many routes and endpoints a hub may have
+/// (`MicrosoftDocs/azure-docs articles/iot-hub/iot-hub-devguide-quotas-throttling.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutingLimits {
+    /// Most routes.
+    pub routes: usize,
+    /// Most endpoints beside the built-in one.
+    pub endpoints: usize,
+}
+
+impl RoutingLimits {
+    /// Of every paid tier.
+    pub const PAID: Self = Self { routes: 100, endpoints: 10 };
+    /// Of the free tier.
+    pub const FREE: Self = Self { routes: 5, endpoints: 1 };
+
+    fn check(self, routes: &[Route]) -> Result<(), RouteError> {
+        if routes.len() > self.routes {
+            return Err(RouteError::TooManyRoutes { count: routes.len(), most: self.routes });
+        }
+        let endpoints: BTreeSet<_> = routes.iter().map(|route| route.event_hub.as_str()).collect();
+        let count = endpoints.into_iter().filter(|endpoint| *endpoint != BUILT_IN_EVENTS).count();
+        if count > self.endpoints {
+            return Err(RouteError::TooManyEndpoints { count, most: self.endpoints });
+        }
+        Ok(())
+    }
 }
 
 struct CompiledRoute {
@@ -71,10 +135,20 @@ pub(super) struct Router {
     routes: Vec<CompiledRoute>,
     /// Takes telemetry that matches no route.
     fallback: Option<Arc<EventHub>>,
+    outbox: Mutex<Outbox>,
 }
 
+/// Reads the twin of a device.
+type ReadTwin<'a> = &'a dyn Fn(&str) -> Option<Value>;
+
 impl Router {
-    pub(super) fn new(routes: Vec<Route>, fallback: bool, namespace: &Namespace) -> Result<Self, RouteError> {
+    pub(super) fn new(
+        routes: Vec<Route>,
+        fallback: bool,
+        namespace: &Namespace,
+        limits: RoutingLimits,
+    ) -> Result<Self, RouteError> {
+        limits.check(&routes)?;
         let find = |name: &str, event_hub: &str| {
             namespace
                 .hub(event_hub)
@@ -86,13 +160,57 @@ impl Router {
             let condition = Condition::parse(&condition).ok_or(RouteError::Condition { name, condition })?;
             Ok(CompiledRoute { source, condition, endpoint })
         });
-        Ok(Self { routes: routes.collect::<Result<_, _>>()?, fallback })
+        Ok(Self { routes: routes.collect::<Result<_, _>>()?, fallback, outbox: Mutex::default() })
     }
 
-    /// Appends the event to the endpoint of each matching route, once per endpoint.
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        // No call leaves it half written.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Delivers in another way from now on. What was held back is told first.
+    pub(super) fn set_delivery(&self, delivery: Delivery, read_twin: ReadTwin<'_>) {
+        let held = {
+            let mut outbox = self.outbox();
+            outbox.delivery = delivery;
+            outbox.take()
+        };
+        held.iter().for_each(|held| self.tell(held.event(), read_twin));
+    }
+
+    /// Tells of something that the hub did, now or merged with what follows.
+    pub(super) fn emit(&self, event: HubEvent<'_>, now: OffsetDateTime, read_twin: ReadTwin<'_>) {
+        let (before, event) = self.outbox().hold(event, now);
+        before.iter().for_each(|held| self.tell(held.event(), read_twin));
+        if let Some(event) = event {
+            self.tell((event, now), read_twin);
+        }
+    }
+
+    fn tell(&self, (event, at): (HubEvent<'_>, OffsetDateTime), read_twin: ReadTwin<'_>) {
+        let (source, device_id) = (event.operation.source(), event.device_id);
+        self.dispatch(source, event.into_event(at), &|| read_twin(device_id));
+    }
+
+    /// Appends the event to the endpoint of each matching route, once per endpoint, or twice if that is switched on.
     /// Telemetry that matches none takes the fallback; anything else that matches none is gone.
-    pub(super) fn dispatch(&self, source: RouteSource, event: Event) {
-        let facts = Facts::new(&event);
+    /// `read_twin` reads the twin of the event's device, and is asked only if a condition asks for it.
+    pub(super) fn dispatch(&self, source: RouteSource, event: Event, read_twin: &dyn Fn() -> Option<Value>) {
+        let times = if self.outbox().delivery == Delivery::Twice { 2 } else { 1 };
+        for endpoint in self.endpoints(source, &event, read_twin) {
+            for _ in 0..times {
+                endpoint.append(event.clone());
+            }
+        }
+    }
+
+    fn endpoints(
+        &self,
+        source: RouteSource,
+        event: &Event,
+        read_twin: &dyn Fn() -> Option<Value>,
+    ) -> Vec<&Arc<EventHub>> {
+        let facts = Facts::new(event, read_twin);
         let mut endpoints: Vec<&Arc<EventHub>> = Vec::new();
         for route in self.routes.iter().filter(|route| route.source == source) {
             let is_new = !endpoints.iter().any(|known| Arc::ptr_eq(known, &route.endpoint));
@@ -103,10 +221,20 @@ impl Router {
         if endpoints.is_empty() && source == RouteSource::DeviceMessages {
             endpoints.extend(&self.fallback);
         }
-        for endpoint in endpoints {
-            endpoint.append(event.clone());
-        }
+        endpoints
     }
+}
+
+/// Whether a condition holds for telemetry with this body, from a device with this twin; `None` if it is no condition.
+pub(super) fn try_condition(condition: &str, body: &[u8], twin: &Value) -> Option<bool> {
+    let condition = Condition::parse(condition)?;
+    let named = |name: &str, value: &str| (name.to_owned(), value.into());
+    let event = Event {
+        body: body.to_vec().into(),
+        system: [named("content-type", "application/json"), named("content-encoding", "utf-8")].into(),
+        ..Event::default()
+    };
+    Some(Facts::new(&event, &|| Some(twin.clone())).meet(&condition))
 }
 
 #[cfg(test)]
@@ -137,8 +265,8 @@ mod tests {
             (vec![route(RouteSource::TwinChangeEvents, "", "a")], messages, [1, 0, 0]),
         ] {
             let namespace = namespace();
-            let router = Router::new(routes, true, &namespace).expect("the routes are valid");
-            router.dispatch(source, Event::default());
+            let router = Router::new(routes, true, &namespace, RoutingLimits::PAID).expect("the routes are valid");
+            router.dispatch(source, Event::default(), &|| None);
             assert_eq!(counts(&namespace), expected);
         }
     }
@@ -146,19 +274,37 @@ mod tests {
     #[test]
     fn without_fallback_unmatched_telemetry_is_gone() {
         let namespace = namespace();
-        Router::new(vec![], false, &namespace)
-            .expect("no route")
-            .dispatch(RouteSource::DeviceMessages, Event::default());
+        Router::new(vec![], false, &namespace, RoutingLimits::PAID).expect("no route").dispatch(
+            RouteSource::DeviceMessages,
+            Event::default(),
+            &|| None,
+        );
         assert_eq!(counts(&namespace), [0, 0, 0]);
     }
 
     #[test]
     fn routes_that_cannot_work_are_refused() {
         let bad = |condition, hub| {
-            Router::new(vec![route(RouteSource::DeviceMessages, condition, hub)], true, &namespace()).err()
+            let routes = vec![route(RouteSource::DeviceMessages, condition, hub)];
+            Router::new(routes, true, &namespace(), RoutingLimits::PAID).err()
         };
         assert!(matches!(bad("a =", "a"), Some(RouteError::Condition { .. })));
         assert!(matches!(bad("", "nowhere"), Some(RouteError::NoSuchEventHub { .. })));
-        assert!(Router::new(vec![], true, &Namespace::default()).is_err());
+        assert!(Router::new(vec![], true, &Namespace::default(), RoutingLimits::PAID).is_err());
+    }
+
+    #[test]
+    fn a_tier_has_room_for_so_many_routes_and_endpoints() {
+        let routes = |count: usize, endpoints: &[&str]| -> Vec<Route> {
+            let endpoint = |n: usize| endpoints[n % endpoints.len()];
+            (0..count).map(|n| route(RouteSource::DeviceMessages, "", endpoint(n))).collect()
+        };
+        let refused = |routes: Vec<Route>, limits| Router::new(routes, true, &namespace(), limits).err();
+        let (paid, free) = (RoutingLimits::PAID, RoutingLimits::FREE);
+        assert_eq!(refused(routes(100, &["a", "b", BUILT_IN_EVENTS]), paid), None);
+        assert_eq!(refused(routes(101, &["a"]), paid), Some(RouteError::TooManyRoutes { count: 101, most: 100 }));
+        assert_eq!(refused(routes(5, &["a", BUILT_IN_EVENTS]), free), None);
+        assert_eq!(refused(routes(6, &["a"]), free), Some(RouteError::TooManyRoutes { count: 6, most: 5 }));
+        assert_eq!(refused(routes(2, &["a", "b"]), free), Some(RouteError::TooManyEndpoints { count: 2, most: 1 }));
     }
 }

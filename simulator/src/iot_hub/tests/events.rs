@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::world::{STACK_EVENTS, World};
 use crate::event_hubs::{Event, PropertyValue};
-use crate::iot_hub::{BUILT_IN_EVENTS, Route, RouteSource};
+use crate::iot_hub::{BUILT_IN_EVENTS, Delivery, Route, RouteSource};
 
 /// Every twin change, reported ones too.
 async fn world_with_echoes() -> World {
@@ -132,4 +132,54 @@ async fn a_forged_property_does_not_make_telemetry_a_hub_event() {
     let event = &world.events(BUILT_IN_EVENTS, 1).await[0].event;
     assert_eq!(text(&event.annotations, "iothub-message-source"), "Telemetry");
     assert_eq!(world.event_count(STACK_EVENTS), 1, "the creation alone");
+}
+
+#[tokio::test]
+async fn events_can_be_told_twice() {
+    let world = World::start().await;
+    world.hub.set_delivery(Delivery::Twice);
+    world.create("d1").await;
+    world.device("d1").await.telemetry("", b"x").await;
+    let events = world.events(STACK_EVENTS, 2).await;
+    assert_eq!(events[0].event, events[1].event);
+    assert_eq!(world.events(BUILT_IN_EVENTS, 2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn several_changes_of_a_twin_can_become_one_event() {
+    let world = world_with_echoes().await;
+    world.create("d1").await;
+    world.hub.set_delivery(Delivery::MergeTwinChanges);
+    world.patch_twin("d1", json!({"tags": {"a": 1, "b": 1}})).await;
+    world.patch_twin("d1", json!({"tags": {"b": null}})).await;
+    world.patch_twin("d1", json!({"properties": {"desired": {"on": true}}})).await;
+    assert_eq!(world.event_count(STACK_EVENTS), 0);
+    world.hub.set_delivery(Delivery::Once);
+    let events = world.events(STACK_EVENTS, 1).await;
+    assert_eq!(events.len(), 1);
+    let merged = body(&events[0].event);
+    assert_eq!((&merged["version"], &merged["tags"]), (&json!(5), &json!({"a": 1, "b": null})));
+    assert_eq!(merged["properties"]["desired"]["on"], true);
+}
+
+#[tokio::test]
+async fn a_condition_can_ask_for_the_twin_after_the_change() {
+    let world = World::start_with(|options| {
+        let route = |source| Route {
+            name: format!("{source:?}"),
+            source,
+            condition: "$twin.tags.site = 'barn'".into(),
+            event_hub: STACK_EVENTS.into(),
+        };
+        options.routes = vec![route(RouteSource::TwinChangeEvents), route(RouteSource::DeviceMessages)];
+    })
+    .await;
+    world.create("d1").await;
+    world.device("d1").await.telemetry("", b"outside").await;
+    assert_eq!(world.events(BUILT_IN_EVENTS, 1).await.len(), 1);
+    world.patch_twin("d1", json!({"tags": {"site": "barn"}})).await;
+    world.device("d1").await.telemetry("", b"inside").await;
+    let events = world.events(STACK_EVENTS, 2).await;
+    assert_eq!(body(&events[0].event)["tags"], json!({"site": "barn"}));
+    assert_eq!(&*events[1].event.body, b"inside");
 }

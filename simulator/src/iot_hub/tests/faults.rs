@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use http::Method;
+use serde_json::json;
 
-use super::world::World;
+use super::world::{FAR_FUTURE, HOST, World, key};
+use crate::iot_hub::sas::mint;
 use crate::iot_hub::{BUILT_IN_EVENTS, Fault};
 
 /// Long enough for a loopback answer, short enough to wait for none.
@@ -13,51 +14,6 @@ async fn world() -> World {
     let world = World::start().await;
     world.create("d1").await;
     world
-}
-
-#[tokio::test]
-async fn a_lost_puback_leaves_the_message_stored() {
-    let world = world().await;
-    let mut device = world.device("d1").await;
-    world.hub.set_fault(Fault::LosePuback);
-    device.send_telemetry("", b"x").await;
-    device.is_closed().await;
-    assert_eq!(world.event_count(BUILT_IN_EVENTS), 1);
-}
-
-#[tokio::test]
-async fn a_close_before_the_puback_leaves_nothing() {
-    let world = world().await;
-    let mut device = world.device("d1").await;
-    world.hub.set_fault(Fault::CloseBeforePuback);
-    device.send_telemetry("", b"x").await;
-    device.is_closed().await;
-    assert_eq!(world.event_count(BUILT_IN_EVENTS), 0);
-    world.hub.set_fault(Fault::None);
-    world.device("d1").await.telemetry("", b"x").await;
-}
-
-#[tokio::test]
-async fn a_throttled_twin_is_answered_429() {
-    let world = world().await;
-    let mut device = world.device("d1").await;
-    device.watch_twin().await;
-    world.hub.set_fault(Fault::ThrottleTwin);
-    let (topic, body) = device.patch(&json!({"a": 1})).await;
-    assert_eq!(topic, "$iothub/twin/res/429/?$rid=p");
-    let body: Value = serde_json::from_slice(&body).expect("it is JSON");
-    assert_eq!(body["errorCode"], 429_001);
-    assert_eq!(device.twin("GET/?$rid=g", b"").await.0, "$iothub/twin/res/429/?$rid=g");
-    assert_eq!(world.hub.counters().twins_patched, 0);
-}
-
-#[tokio::test]
-async fn an_unavailable_service_answers_503_and_devices_go_on() {
-    let world = world().await;
-    world.hub.set_fault(Fault::ServiceUnavailable);
-    let (status, _) = world.call(Method::GET, "/devices/d1", "", Value::Null).await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    world.device("d1").await.telemetry("", b"x").await;
 }
 
 #[tokio::test]
@@ -87,6 +43,19 @@ async fn a_silent_hub_says_nothing_and_forgets_what_it_heard() {
     device.telemetry("", b"heard").await;
     let events = world.events(BUILT_IN_EVENTS, 1).await;
     assert_eq!(events.iter().map(|stored| &stored.event.body[..]).collect::<Vec<_>>(), [b"heard"]);
+}
+
+#[tokio::test]
+async fn calls_that_a_silent_hub_holds_end_with_their_sockets() {
+    let world = world().await;
+    world.hub.set_fault(Fault::Silent);
+    let token = mint(HOST, &key("owner"), FAR_FUTURE, Some("owner"));
+    let call = world.request(Method::PATCH, "/twins/d1", &token).json(&json!({"tags": {"a": "x".repeat(2048)}})).send();
+    tokio::pin!(call);
+    assert!(tokio::time::timeout(A_WHILE, &mut call).await.is_err(), "it has an open socket, and no answer");
+    world.hub.set_fault(Fault::Refuse);
+    assert!(call.await.is_err_and(|error| !error.is_timeout()));
+    assert_eq!(world.hub.twin("d1").expect("it is there").get("tags"), None);
 }
 
 #[tokio::test]

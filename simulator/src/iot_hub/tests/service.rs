@@ -1,7 +1,8 @@
 use http::{Method, StatusCode};
+use mqtt_proto::v3::ConnectReturnCode;
 use serde_json::{Value, json};
 
-use super::world::{FAR_FUTURE, HOST, World, key};
+use super::world::{FAR_FUTURE, HOST, World, connect, fleet_token, key};
 use crate::iot_hub::sas::mint;
 
 fn token(policy: &str) -> String {
@@ -179,4 +180,166 @@ async fn a_list_has_at_most_top_devices() {
     let request = world.request_with(Method::GET, "/devices", query, &token("owner"));
     let list: Vec<Value> = request.send().await.expect("the hub answers").json().await.expect("it is a list");
     assert_eq!(list.len(), 2);
+}
+
+async fn bulk(world: &World, devices: Value) -> (StatusCode, Value) {
+    world.call(Method::POST, "/devices", "", devices).await
+}
+
+#[tokio::test]
+async fn a_bulk_call_creates_updates_and_deletes_and_says_what_failed() {
+    let world = World::start().await;
+    let (status, result) = bulk(
+        &world,
+        json!([
+            {"id": "d1", "importMode": "create", "tags": {"site": "barn"}, "properties": {"desired": {"on": true}}},
+            {"id": "d2", "importMode": "create", "status": "disabled"},
+        ]),
+    )
+    .await;
+    assert_eq!((status, result), (StatusCode::OK, json!({"isSuccessful": true, "errors": [], "warnings": []})));
+    let twin = world.hub.twin("d1").expect("it was created");
+    assert_eq!((&twin["tags"], &twin["properties"]["desired"]["on"]), (&json!({"site": "barn"}), &json!(true)));
+    assert_eq!(world.hub.twin("d2").expect("it was created")["status"], "disabled");
+
+    let (status, result) = bulk(
+        &world,
+        json!([
+            {"id": "d1", "importMode": "create"},
+            {"id": "d2", "importMode": "UpdateIfMatchETag", "eTag": "stale"},
+            {"id": "d3", "importMode": "create", "tags": {"not fine": 1}},
+            {"id": "d4", "importMode": "Update"},
+        ]),
+    )
+    .await;
+    assert_eq!((status, &result["isSuccessful"]), (StatusCode::BAD_REQUEST, &json!(false)));
+    let errors: Vec<_> = result["errors"].as_array().expect("it is a list").iter().collect();
+    let codes: Vec<_> = errors.iter().map(|error| (error["deviceId"].as_str(), error["errorCode"].as_str())).collect();
+    let expected = [
+        ("d1", "DeviceAlreadyExists"),
+        ("d2", "PreconditionFailed"),
+        ("d3", "ArgumentInvalid"),
+        ("d4", "DeviceNotFound"),
+    ];
+    assert_eq!(codes, expected.map(|(id, code)| (Some(id), Some(code))));
+    assert_eq!(world.hub.device_ids(), ["d1", "d2"], "a twin that breaks a rule makes no device");
+
+    let (status, _) = bulk(
+        &world,
+        json!([
+            {"id": "d1", "importMode": "updateTwin", "tags": {"site": null}},
+            {"id": "d2", "importMode": "delete"},
+        ]),
+    )
+    .await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(world.hub.twin("d1").expect("it is there").get("tags"), None);
+    assert_eq!(world.hub.device_ids(), ["d1"]);
+}
+
+#[tokio::test]
+async fn a_bulk_call_has_at_most_100_devices() {
+    let world = World::start().await;
+    let devices =
+        |count: usize| (0..count).map(|n| json!({"id": format!("d{n}"), "importMode": "create"})).collect::<Value>();
+    assert_eq!(bulk(&world, devices(101)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(bulk(&world, devices(100)).await.0, StatusCode::OK);
+    assert_eq!(world.hub.device_ids().len(), 100);
+    let response = world.request(Method::POST, "/devices", &token("service")).json(&devices(1)).send().await;
+    assert_eq!(response.expect("the hub answers").status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_query_pages_through_the_twins_that_match() {
+    let world = World::start().await;
+    let devices = (0..5).map(|n| json!({"id": format!("d{n}"), "importMode": "create", "tags": {"n": n}}));
+    bulk(&world, devices.collect()).await;
+    let query = json!({"query": "SELECT * FROM devices WHERE tags.n > 0"});
+    let mut found = Vec::new();
+    let mut continuation: Option<String> = None;
+    loop {
+        let request = world.request(Method::POST, "/devices/query", &token("service")).json(&query);
+        let request = request.header("x-ms-max-item-count", "3");
+        let request = match &continuation {
+            Some(token) => request.header("x-ms-continuation", token),
+            None => request,
+        };
+        let response = request.send().await.expect("the hub answers");
+        assert_eq!(
+            (response.status(), &response.headers()["x-ms-item-type"]),
+            (StatusCode::OK, &"Twin".parse().unwrap())
+        );
+        continuation = response.headers().get("x-ms-continuation").map(|token| token.to_str().unwrap().to_owned());
+        let twins: Vec<Value> = response.json().await.expect("it is a list");
+        found.push(twins.iter().filter_map(|twin| twin["deviceId"].as_str().map(str::to_owned)).collect::<Vec<_>>());
+        if continuation.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, [vec!["d1", "d2", "d3"], vec!["d4"]]);
+}
+
+#[tokio::test]
+async fn a_query_needs_service_connect_and_words_that_the_hub_knows() {
+    let world = World::start().await;
+    let ask = async |policy: &str, query: &str| {
+        let request = world.request(Method::POST, "/devices/query", &token(policy)).json(&json!({"query": query}));
+        let response = request.send().await.expect("the hub answers");
+        (response.status(), response.headers().get("x-ms-item-type").cloned(), response.text().await.unwrap())
+    };
+    let count = "SELECT COUNT() AS n FROM devices";
+    let (status, item_type, body) = ask("service", count).await;
+    assert_eq!((status, item_type, body.as_str()), (StatusCode::OK, Some("Raw".parse().unwrap()), r#"[{"n":0}]"#));
+    assert_eq!(ask("registryReadWrite", count).await.0, StatusCode::UNAUTHORIZED);
+    let (status, _, body) = ask("service", "SELECT * FROM devices ORDER BY deviceId").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body.contains("ErrorCode:ArgumentInvalid;BadRequest"), "{body}");
+}
+
+#[tokio::test]
+async fn a_device_may_be_called_query() {
+    let world = World::start().await;
+    world.create("query").await;
+    let (status, device) = world.call(Method::GET, "/devices/query", "", Value::Null).await;
+    assert_eq!((status, &device["deviceId"]), (StatusCode::OK, &json!("query")));
+    assert_eq!(world.call(Method::POST, "/devices/other", "", json!({})).await.0, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn statistics_count_devices_and_connections() {
+    let world = World::start().await;
+    world.create("d1").await;
+    world.call(Method::PUT, "/devices/d2", "", json!({"deviceId": "d2", "status": "disabled"})).await;
+    let _device = world.device("d1").await;
+    let (_, devices) = world.call(Method::GET, "/statistics/devices", "", Value::Null).await;
+    assert_eq!(devices, json!({"totalDeviceCount": 2, "enabledDeviceCount": 1, "disabledDeviceCount": 1}));
+    let (_, service) = world.call(Method::GET, "/statistics/service", "", Value::Null).await;
+    assert_eq!(service, json!({"connectedDeviceCount": 1}));
+}
+
+#[tokio::test]
+async fn a_device_with_a_certificate_is_kept_and_cannot_connect() {
+    let world = World::start().await;
+    for kind in ["selfSigned", "certificateAuthority"] {
+        let body = json!({"deviceId": kind, "authentication": {"type": kind}, "capabilities": {"iotEdge": true}});
+        let (status, device) = world.call(Method::PUT, &format!("/devices/{kind}"), "", body).await;
+        assert_eq!((status, &device["authentication"]["type"]), (StatusCode::OK, &json!(kind)));
+        assert_eq!(device["capabilities"], json!({"iotEdge": true}));
+        assert_eq!(device["authentication"]["symmetricKey"]["primaryKey"], Value::Null);
+        let (_, connack) = world.connect(connect(kind, &fleet_token())).await;
+        assert_eq!(connack.code, ConnectReturnCode::NotAuthorized);
+    }
+}
+
+#[tokio::test]
+async fn an_integer_beyond_64_bits_is_refused_and_not_rounded() {
+    let world = World::start().await;
+    world.create("d1").await;
+    let request = world.request(Method::PATCH, "/twins/d1", &token("service"));
+    let response = request.body(r#"{"tags":{"n":99999999999999999999}}"#).send().await.expect("the hub answers");
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let mut device = world.device("d1").await;
+    device.watch_twin().await;
+    let (topic, _) = device.twin("PATCH/properties/reported/?$rid=1", br#"{"n":99999999999999999999}"#).await;
+    assert_eq!(topic, "$iothub/twin/res/400/?$rid=1");
 }

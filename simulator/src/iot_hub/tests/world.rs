@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::codec::Framed;
 
 use crate::event_hubs::{Namespace, StoredEvent};
+use crate::faults::{Faults, Rule};
 use crate::iot_hub::codec::MqttCodec;
 use crate::iot_hub::sas::mint;
 use crate::iot_hub::topic::{DESIRED_CHANGES, TWIN_ANSWERS};
@@ -27,7 +28,7 @@ use crate::tls::Tls;
 pub(super) const HOST: &str = "sim.azure-devices.net";
 pub(super) const STACK_EVENTS: &str = "stack-events";
 /// Far beyond what a loopback answer takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// 2100-01-01.
 pub(super) const FAR_FUTURE: u64 = 4_102_444_800;
 
@@ -65,12 +66,17 @@ fn options() -> IotHubOptions {
             route(RouteSource::TwinChangeEvents, "IS_OBJECT($body.properties.desired) OR IS_OBJECT($body.tags)"),
         ],
         fallback: true,
+        limits: None,
+        faults: Faults::default(),
+        entra: crate::entra::Entra::new(),
+        happenings: crate::happenings::Happenings::default(),
     }
 }
 
 /// A hub and its clients.
 pub(super) struct World {
     pub(super) hub: IotHub,
+    pub(super) faults: Faults,
     namespace: Namespace,
     http: reqwest::Client,
     tls: TlsConnector,
@@ -86,6 +92,7 @@ impl World {
         let namespace = Namespace::new(&[(BUILT_IN_EVENTS, 4), (STACK_EVENTS, 4)]);
         let mut options = options();
         change(&mut options);
+        let faults = options.faults.clone();
         let hub = IotHub::start(options, &tls, namespace.clone()).await.expect("the hub starts");
 
         let mut roots = RootCertStore::empty();
@@ -95,7 +102,11 @@ impl World {
         let root = reqwest::Certificate::from_pem(tls.ca_pem().as_bytes()).expect("it is a certificate");
         let http = reqwest::Client::builder().tls_certs_only([root]).timeout(PATIENCE).build();
         let http = http.expect("the settings are valid");
-        Self { hub, namespace, http, tls: TlsConnector::from(Arc::new(config)) }
+        Self { hub, faults, namespace, http, tls: TlsConnector::from(Arc::new(config)) }
+    }
+
+    pub(super) fn fault(&self, rule: Rule) {
+        self.faults.add(rule).expect("the rule is sound");
     }
 
     /// A service call by the policy `owner`.
@@ -148,6 +159,13 @@ impl World {
         Some(Framed::new(self.tls.connect(name, tcp).await.ok()?, MqttCodec))
     }
 
+    /// Why no TLS socket to the MQTT port opens.
+    pub(super) async fn tls_error(&self) -> String {
+        let tcp = TcpStream::connect(self.hub.mqtt_addr()).await.expect("the hub listens");
+        let name = ServerName::try_from(HOST).expect("it is a name");
+        self.tls.connect(name, tcp).await.expect_err("the handshake fails").to_string()
+    }
+
     /// Connects a device with the fleet token.
     pub(super) async fn device(&self, id: &str) -> Device {
         let (device, connack) = self.connect(connect(id, &fleet_token())).await;
@@ -155,11 +173,17 @@ impl World {
         device
     }
 
-    pub(super) async fn connect(&self, packet: Connect) -> (Device, Connack) {
+    /// Sends CONNECT and does not wait.
+    pub(super) async fn dial(&self, packet: Connect) -> Device {
         let id = packet.client_id.to_string();
         let connection = self.socket().await.expect("the hub accepts");
         let mut device = Device { id, connection, next_pid: Pid::default() };
         device.send(packet.into()).await;
+        device
+    }
+
+    pub(super) async fn connect(&self, packet: Connect) -> (Device, Connack) {
+        let mut device = self.dial(packet).await;
         let Packet::Connack(connack) = device.receive().await else { panic!("the first packet is CONNACK") };
         (device, connack)
     }
@@ -204,6 +228,19 @@ impl Device {
         assert!(matches!(packet, None | Some(Err(_))), "{packet:?}");
     }
 
+    /// Returns once the hub has reset the socket.
+    pub(super) async fn is_reset(&mut self) {
+        let packet = tokio::time::timeout(PATIENCE, self.connection.next()).await.expect("the hub closes");
+        let error = packet.expect("a reset is an error").expect_err("the hub says nothing");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    }
+
+    /// Returns after a time without a word from the hub and with the socket open.
+    pub(super) async fn hears_nothing_for(&mut self, time: Duration) {
+        let packet = tokio::time::timeout(time, self.connection.next()).await;
+        assert!(packet.is_err(), "{packet:?}");
+    }
+
     pub(super) fn publish(&mut self, topic: &str, qos: QoS, body: &[u8]) -> Publish {
         let qos_pid = match qos {
             QoS::Level0 => QosPid::Level0,
@@ -229,11 +266,16 @@ impl Device {
     }
 
     pub(super) async fn subscribe(&mut self, filters: &[(&str, QoS)]) -> Suback {
+        self.send_subscribe(filters).await;
+        let Packet::Suback(suback) = self.receive().await else { panic!("the next packet is SUBACK") };
+        suback
+    }
+
+    /// Subscribes and does not wait.
+    pub(super) async fn send_subscribe(&mut self, filters: &[(&str, QoS)]) {
         let filter = |(filter, qos): &(&str, QoS)| ((*filter).try_into().expect("it is a filter"), *qos);
         let subscribe = Subscribe::new(self.take_pid(), filters.iter().map(filter).collect());
         self.send(subscribe.into()).await;
-        let Packet::Suback(suback) = self.receive().await else { panic!("the next packet is SUBACK") };
-        suback
     }
 
     pub(super) async fn watch_twin(&mut self) {
@@ -251,6 +293,13 @@ impl Device {
         let publish = self.publish(&format!("$iothub/twin/{request}"), QoS::Level0, body);
         self.send(publish.into()).await;
         self.hears().await
+    }
+
+    /// Reports properties and does not wait.
+    pub(super) async fn send_patch(&mut self, patch: &Value) {
+        let topic = "$iothub/twin/PATCH/properties/reported/?$rid=p";
+        let publish = self.publish(topic, QoS::Level0, patch.to_string().as_bytes());
+        self.send(publish.into()).await;
     }
 
     pub(super) async fn patch(&mut self, patch: &Value) -> (String, Bytes) {

@@ -1,15 +1,17 @@
 //! Device twins: tags, desired and reported properties. No I/O, no clock.
 
+mod document;
 mod properties;
 mod rules;
 
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use properties::{Metadata, Properties, merge};
+use properties::{Metadata, Properties};
 use rules::{Section, check, check_growth};
 
-pub(super) use properties::timestamp;
+pub(super) use document::{DocumentError, parse_document};
+pub(super) use properties::{merge, timestamp};
 pub(super) use rules::Violation;
 
 /// A device twin.

@@ -48,6 +48,8 @@ pub(crate) enum Violation {
     StringLength(String, usize),
     #[error("the integer at {0:?} is out of range")]
     Integer(String),
+    #[error("the integer {0} has more than 64 bits")]
+    Literal(String),
     #[error("objects and arrays at {0:?} nest deeper than {MAX_DEPTH}")]
     Depth(String),
     #[error("the array at {0:?} contains null")]

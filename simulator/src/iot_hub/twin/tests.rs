@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use time::macros::datetime;
 
 use super::*;
@@ -154,5 +155,57 @@ fn a_whole_twin_sent_back_is_taken() {
 fn sections_of_another_shape_are_refused() {
     for body in [json!([]), json!({"tags": 1}), json!({"properties": []}), json!({"properties": {"desired": "x"}})] {
         assert!(matches!(ServiceWrite::parse(&body), Err(Violation::NotAnObject(_))), "{body}");
+    }
+}
+
+/// Documents of all kinds of values and keys, some of which break a rule.
+fn document() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1000_i64..1000).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z \\n]{0,8}".prop_map(Value::from),
+        (4090_usize..4100).prop_map(|length| "x".repeat(length).into()),
+    ];
+    let key = prop_oneof![8 => "[a-e]", 1 => "[.$# ]", 1 => Just(String::new())];
+    let tree = leaf.prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            3 => proptest::collection::btree_map(key.clone(), inner.clone(), 0..4)
+                .prop_map(|map| Value::from(map.into_iter().collect::<Map<_, _>>())),
+            1 => proptest::collection::vec(inner, 0..3).prop_map(Value::from),
+        ]
+    });
+    proptest::collection::btree_map("[a-e]", tree, 0..4).prop_map(|map| map.into_iter().collect::<Map<_, _>>().into())
+}
+
+proptest! {
+    #[test]
+    fn a_refused_write_changes_nothing_and_an_accepted_one_leaves_what_the_rules_allow(
+        patches in proptest::collection::vec((document(), 0..3), 1..6)
+    ) {
+        let mut twin = twin();
+        for (patch, kind) in patches {
+            let (before, version) = (Value::from(twin.for_service()), twin.version());
+            let result = match kind {
+                0 => twin.report(&patch, AT),
+                1 => twin.patch(write(json!({"tags": patch, "properties": {"desired": patch}})), AT),
+                _ => twin.replace(write(json!({"tags": patch, "properties": {"desired": patch}})), AT),
+            };
+            if result.is_err() {
+                prop_assert_eq!((Value::from(twin.for_service()), twin.version()), (before, version));
+            } else {
+                prop_assert_eq!(twin.version(), version + 1);
+            }
+            for (section, values) in [
+                (Section::Tags, &twin.tags),
+                (Section::Desired, twin.desired.values()),
+                (Section::Reported, twin.reported.values()),
+            ] {
+                prop_assert_eq!(rules::check(values), Ok(()));
+                prop_assert!(rules::size(values) <= section.max_bytes());
+            }
+        }
     }
 }

@@ -1,7 +1,10 @@
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::support::{APP, Bench, KEY, answer, name};
+use crate::faults::{Action, Faults, Rule, Stage};
 use crate::stack::{Fault, LocalDevice, Server, StackOptions};
 
 #[tokio::test]
@@ -166,6 +169,35 @@ async fn faults_strike_and_pass() {
     }
     bench.stack.set_fault(Fault::None);
     assert_eq!(bench.call(Method::GET, &identity, None).await.0, 200);
+}
+
+#[tokio::test]
+async fn rules_strike_single_calls() {
+    let faults = Faults::default();
+    let bench = Bench::with(StackOptions { faults: faults.clone(), ..StackOptions::default() }).await;
+    let once = |action| Rule { times: Some(1), ..Rule::new(Stage::StackApi, action) };
+    let add = |rule| faults.add(rule).expect("the rule is sound");
+    let path = format!("/applications/{APP}/devices");
+    for (action, status) in [(Action::Refuse, 503), (Action::Throttle, 429)] {
+        add(once(action));
+        assert_eq!(bench.call(Method::GET, &path, None).await.0, status);
+        assert_eq!(bench.call(Method::GET, &path, None).await.0, 200);
+    }
+    let (delay, start) = (Duration::from_millis(80), Instant::now());
+    add(Rule { delay_ms: Some(80), ..once(Action::Delay) });
+    assert_eq!(bench.call(Method::GET, &path, None).await.0, 200);
+    assert!(start.elapsed() >= delay);
+    add(once(Action::Close));
+    let lost = bench.request(Method::GET, &path).bearer_auth(KEY).send().await;
+    assert!(lost.is_err_and(|error| !error.is_timeout()));
+    add(once(Action::Drop));
+    let unheard = bench.request(Method::GET, &path).bearer_auth(KEY).timeout(delay).send().await;
+    assert!(unheard.is_err_and(|error| error.is_timeout()));
+    add(Rule { device: Some("valve-1".to_owned()), ..Rule::new(Stage::StackApi, Action::Refuse) });
+    for (device, status) in [("valve-1", 503), ("valve-2", 404)] {
+        let path = format!("/js/applications/{APP}/devices/{device}");
+        assert_eq!(bench.call(Method::GET, &path, None).await.0, status, "{device}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,202 @@
+//! What the tokens of a connection open, and until when.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fe2o3_amqp_types::definitions::{AmqpError, Error};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::error;
+
+/// Tokens that one connection may hold: the hub's own limit for devices on one connection
+/// (`Azure/azure-iot-sdk-java MultiplexingClientTests.java`).
+const MAX_GRANTS: usize = 1000;
+/// The longest time that is waited at once, so that a date far away is no trouble.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why credentials open nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("the token is no shared access signature")]
+    Malformed,
+    #[error("the token expired at {0}")]
+    Expired(i64),
+    #[error("the signature does not fit")]
+    Signature,
+    #[error("the token's resource does not cover {0}")]
+    Audience(String),
+    #[error("{0}")]
+    Token(String),
+    #[error("the connection holds too many tokens")]
+    TooMany,
+}
+
+impl Refused {
+    /// The further a check came, the more its broker knew of the credentials.
+    pub(crate) fn rank(&self) -> u8 {
+        match self {
+            Self::Malformed => 0,
+            Self::Signature => 1,
+            Self::Token(_) => 2,
+            Self::Audience(_) => 3,
+            Self::Expired(_) => 4,
+            Self::TooMany => 5,
+        }
+    }
+}
+
+/// A place that credentials can open: a path of one broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// Which broker it is of.
+    pub(crate) realm: &'static str,
+    /// Path below the broker, in lower case; empty for all of it.
+    path: String,
+}
+
+impl Scope {
+    /// Names of entities are case-insensitive.
+    pub(crate) fn new(realm: &'static str, path: &str) -> Self {
+        Self { realm, path: path.trim_matches('/').to_ascii_lowercase() }
+    }
+
+    /// Whether `inner` is this or lies below it.
+    pub(crate) fn covers(&self, inner: &Self) -> bool {
+        let below = || inner.path.strip_prefix(&self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.realm == inner.realm && (self.path.is_empty() || below())
+    }
+}
+
+/// A place that was opened, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) scope: Scope,
+    /// Unix time in seconds by the clock of the machine; `i64::MAX` for ever.
+    pub(crate) expires_at: i64,
+}
+
+/// What a client opened on its connection.
+#[derive(Debug)]
+pub(crate) struct Grants {
+    held: Mutex<Vec<Grant>>,
+    added: watch::Sender<()>,
+    now: fn() -> OffsetDateTime,
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self::by(OffsetDateTime::now_utc)
+    }
+}
+
+impl Grants {
+    /// Grants that end by this clock.
+    fn by(now: fn() -> OffsetDateTime) -> Self {
+        Self { held: Mutex::default(), added: watch::Sender::new(()), now }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Grant>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a grant; it takes the place of an older one for the same scope.
+    pub(crate) fn add(&self, grant: Grant) -> Result<(), Refused> {
+        let now = (self.now)().unix_timestamp();
+        let mut held = self.held();
+        held.retain(|other| other.scope != grant.scope && other.expires_at > now);
+        if held.len() >= MAX_GRANTS {
+            return Err(Refused::TooMany);
+        }
+        held.push(grant);
+        drop(held);
+        self.added.send_replace(());
+        Ok(())
+    }
+
+    /// Whether a scope is open now.
+    pub(crate) fn opens(&self, scope: &Scope) -> bool {
+        self.time_left(scope).is_some()
+    }
+
+    fn time_left(&self, scope: &Scope) -> Option<Duration> {
+        let now = (self.now)();
+        let held = self.held();
+        let last = held.iter().filter(|grant| grant.scope.covers(scope)).map(|grant| grant.expires_at).max()?;
+        let left = time::Duration::seconds(last.saturating_sub(now.unix_timestamp()))
+            .saturating_sub(time::Duration::nanoseconds(now.nanosecond().into()));
+        Duration::try_from(left).ok().filter(|left| !left.is_zero())
+    }
+
+    /// Returns when the scope is no longer open, with the error that ends its links.
+    pub(crate) async fn end(&self, scope: &Scope) -> Error {
+        let mut added = self.added.subscribe();
+        while let Some(left) = self.time_left(scope) {
+            tokio::select! {
+                () = tokio::time::sleep(left.min(LONGEST_WAIT)) => {}
+                // The sender is ours, so it is there.
+                _ = added.changed() => {}
+            }
+        }
+        error(AmqpError::UnauthorizedAccess, "The token has expired: put a new one at $cbs before the old one ends.")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn grant(path: &str, expires_at: i64) -> Grant {
+        Grant { scope: Scope::new("a", path), expires_at }
+    }
+
+    /// Goes with the paused clock of a test, and shows 1970 when it is first read.
+    fn paused() -> OffsetDateTime {
+        static BEGIN: OnceLock<Instant> = OnceLock::new();
+        OffsetDateTime::UNIX_EPOCH + BEGIN.get_or_init(Instant::now).elapsed()
+    }
+
+    #[test]
+    fn a_scope_covers_itself_and_what_lies_below_it_by_whole_segments() {
+        for (outer, inner, covered) in [
+            ("", "hub", true),
+            ("Hub", "HUB/Partitions/0", true),
+            ("hub", "hub2", false),
+            ("hub/partitions/0", "hub", false),
+        ] {
+            assert_eq!(Scope::new("a", outer).covers(&Scope::new("a", inner)), covered, "{outer} {inner}");
+        }
+        assert!(!Scope::new("a", "").covers(&Scope::new("b", "")), "another broker");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_grant_opens_nothing_and_a_renewed_one_goes_on() {
+        let grants = Grants::by(paused);
+        grants.add(grant("hub", 0)).expect("room");
+        assert!(!grants.opens(&Scope::new("a", "hub")));
+        grants.add(grant("hub", 60)).expect("room");
+        assert!(grants.opens(&Scope::new("a", "hub/x")));
+        let scope = Scope::new("a", "hub/x");
+        let renew = async {
+            tokio::task::yield_now().await;
+            grants.add(grant("hub", 90)).expect("room");
+        };
+        let (ended, ()) = tokio::join!(grants.end(&scope), renew);
+        assert_eq!(paused().unix_timestamp(), 90, "the first would have ended before: {ended:?}");
+        assert!(!grants.opens(&scope));
+    }
+
+    #[test]
+    fn a_connection_holds_a_bounded_number_of_tokens() {
+        let grants = Grants::by(|| OffsetDateTime::UNIX_EPOCH);
+        for id in 0..MAX_GRANTS {
+            grants.add(grant(&id.to_string(), 60)).expect("room");
+        }
+        assert_eq!(grants.add(grant("more", 60)), Err(Refused::TooMany));
+        assert_eq!(grants.add(grant("7", 90)), Ok(()), "a renewal takes no more room");
+    }
+}
