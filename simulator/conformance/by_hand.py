@@ -49,7 +49,7 @@ def main() -> None:
       "device_id":"by-hand-1"}, "uplink_message":{"f_port":1,"f_cnt":7,"decoded_payload":{"pm2.5":7,"n":1e3}}}"""
     with tempfile.TemporaryDirectory() as folder:
         env_file, json_file = pathlib.Path(folder, "handler.env"), pathlib.Path(folder, "world.json")
-        ports = [f"--{name}-port=0" for name in ("mqtt", "hub-https", "stack", "event-hubs", "functions")]
+        ports = [f"--{name}-port=0" for name in ("mqtt", "hub-https", "stack", "event-hubs", "amqps", "functions", "control")]
         files = [f"--env-file={env_file}", f"--json={json_file}"]
         simulator = subprocess.Popen([BINARIES / "simulator", "run", "--no-handler", *ports, *files], stdout=subprocess.DEVNULL)
         handler = None
@@ -65,10 +65,13 @@ def main() -> None:
             assert body in events, f"{len(events)} events, none byte-equal to what was posted"
             print("1 passed, 0 failed")
         finally:
-            for process in (handler, simulator):
-                if process:
-                    process.send_signal(signal.SIGTERM)
+            for process in filter(None, (handler, simulator)):
+                process.send_signal(signal.SIGTERM)
+            for process in filter(None, (handler, simulator)):
+                try:
                     process.wait(timeout=PATIENCE_S)
+                finally:
+                    process.kill()
 
 
 if __name__ == "__main__":
