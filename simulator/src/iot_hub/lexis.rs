@@ -1,5 +1,9 @@
 //! What the languages of routes and of queries have in common: words, literals, and a bound on nesting.
 
+use std::cmp::Ordering;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use winnow::Result;
 use winnow::ascii::{Caseless, digit1, float, multispace0};
 use winnow::combinator::{alt, delimited, not, opt, peek, preceded, repeat};
@@ -93,6 +97,17 @@ pub(super) fn boolean(input: &mut &str) -> Result<bool> {
     alt((keyword("true").value(true), keyword("false").value(false))).parse_next(input)
 }
 
+/// Any number of `NOT`, of which two are none: whether what follows is negated.
+pub(super) fn negated(input: &mut &str) -> Result<bool> {
+    let nots: usize = repeat(0.., keyword("not")).parse_next(input)?;
+    Ok(!nots.is_multiple_of(2))
+}
+
+/// The one part, or the parts joined.
+pub(super) fn join<C>(mut parts: Vec<C>, with: fn(Vec<C>) -> C) -> C {
+    if parts.len() == 1 { parts.remove(0) } else { with(parts) }
+}
+
 /// Signs of comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comparison {
@@ -106,7 +121,7 @@ pub(super) enum Comparison {
 
 impl Comparison {
     /// Whether it holds for two values in this order.
-    pub(super) fn holds(self, order: std::cmp::Ordering) -> bool {
+    pub(super) fn holds(self, order: Ordering) -> bool {
         match self {
             Self::Equal => order.is_eq(),
             Self::Unequal => order.is_ne(),
@@ -128,6 +143,16 @@ pub(super) fn comparison_sign(input: &mut &str) -> Result<Comparison> {
         "=".value(Comparison::Equal),
     ))
     .parse_next(input)
+}
+
+/// Times by when they are, since the hub trims the zeros of fractions, and `$enqueuedTime` is compared with an ISO time
+/// (`MicrosoftDocs/azure-docs articles/iot-hub/iot-hub-non-telemetry-event-schema.md`); other texts by their characters.
+pub(super) fn text_order(left: &str, right: &str) -> Ordering {
+    let time = |text: &str| OffsetDateTime::parse(text, &Rfc3339);
+    match (time(left), time(right)) {
+        (Ok(left), Ok(right)) => left.cmp(&right),
+        _ => left.cmp(right),
+    }
 }
 
 /// And over truths of which some are undefined.

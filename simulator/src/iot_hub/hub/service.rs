@@ -1,6 +1,7 @@
 //! What services ask of the hub.
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::{Hub, State};
 use crate::iot_hub::bulk::{self, Action};
@@ -12,7 +13,7 @@ use crate::iot_hub::routing::Operation;
 use crate::iot_hub::sas::{Right, SasError, Token};
 use crate::iot_hub::sessions::Note;
 use crate::iot_hub::topic::DESIRED_CHANGES;
-use crate::iot_hub::twin::{Changed, ServiceWrite};
+use crate::iot_hub::twin::{Changed, ServiceWrite, Twin, Violation};
 
 impl Hub {
     /// Checks the token of a service call on `path`.
@@ -42,11 +43,7 @@ impl Hub {
         }
         let device = state.registry.known(id)?;
         match put {
-            Put::Created => {
-                self.counters.devices_created.add();
-                self.tell_identity(id, "created");
-                self.emit(&state, Operation::CreateDevice, id, device.twin_core().into(), now);
-            }
+            Put::Created => self.tell_created(&state, id, now),
             Put::Updated => self.tell_identity(id, "updated"),
         }
         Ok(device.identity())
@@ -59,9 +56,15 @@ impl Hub {
         let now = self.clock.now();
         let mut state = self.state();
         state.registry.create_with_twin(id, request, write, now)?;
-        self.counters.devices_created.add();
-        self.emit(&state, Operation::CreateDevice, id, default_twin(id, now).into(), now);
+        self.tell_created(&state, id, now);
         Ok(())
+    }
+
+    /// Counts a new device and tells of it. The event shows the twin that every device begins with.
+    fn tell_created(&self, state: &State, id: &str, now: OffsetDateTime) {
+        self.counters.devices_created.add();
+        self.tell_identity(id, "created");
+        self.emit(state, Operation::CreateDevice, id, default_twin(id, now).into(), now);
     }
 
     /// Does what a bulk call asks for, device by device, and bills the twins that it writes. Returns what did not go well.
@@ -119,13 +122,7 @@ impl Hub {
         write: ServiceWrite,
         if_match: Option<&IfMatch>,
     ) -> Result<Value, HubError> {
-        let now = self.clock.now();
-        let mut state = self.state();
-        let changed = state.registry.write_twin(id, if_match, |twin| twin.patch(write, now))?;
-        self.tell_desired(id, &changed);
-        self.emit(&state, Operation::UpdateTwin, id, changed.event.clone(), now);
-        notify(&state, id, changed);
-        state.registry.known(id).map(|device| device.twin_document())
+        self.write_twin(id, if_match, Operation::UpdateTwin, |twin, now| twin.patch(write, now))
     }
 
     pub(in crate::iot_hub) fn replace_twin(
@@ -134,12 +131,27 @@ impl Hub {
         write: ServiceWrite,
         if_match: Option<&IfMatch>,
     ) -> Result<Value, HubError> {
+        self.write_twin(id, if_match, Operation::ReplaceTwin, |twin, now| twin.replace(write, now))
+    }
+
+    /// Writes a twin and tells of it: the event of a replacement shows the whole twin, that of an update what was written.
+    fn write_twin(
+        &self,
+        id: &str,
+        if_match: Option<&IfMatch>,
+        operation: Operation,
+        write: impl FnOnce(&mut Twin, OffsetDateTime) -> Result<Changed, Violation>,
+    ) -> Result<Value, HubError> {
         let now = self.clock.now();
         let mut state = self.state();
-        let changed = state.registry.write_twin(id, if_match, |twin| twin.replace(write, now))?;
+        let changed = state.registry.write_twin(id, if_match, |twin| write(twin, now))?;
         self.tell_desired(id, &changed);
         let device = state.registry.known(id)?;
-        self.emit(&state, Operation::ReplaceTwin, id, device.twin_core().into(), now);
+        let event = match operation {
+            Operation::ReplaceTwin => device.twin_core().into(),
+            _ => changed.event.clone(),
+        };
+        self.emit(&state, operation, id, event, now);
         notify(&state, id, changed);
         Ok(device.twin_document())
     }

@@ -3,11 +3,9 @@
 use std::cmp::Ordering;
 
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::{Condition, Kind, Operand, Path, Query, Search};
-use crate::iot_hub::lexis::{Comparison, all, any};
+use crate::iot_hub::lexis::{Comparison, all, any, text_order};
 
 impl Path {
     /// What is there in a twin.
@@ -87,15 +85,6 @@ fn compare(left: &Value, sign: Comparison, right: &Value) -> Option<bool> {
         _ => return None,
     };
     Some(sign.holds(order))
-}
-
-/// Times by when they are, since the hub trims the zeros of fractions; other texts by their characters.
-fn text_order(left: &str, right: &str) -> Ordering {
-    let time = |text: &str| OffsetDateTime::parse(text, &Rfc3339);
-    match (time(left), time(right)) {
-        (Ok(left), Ok(right)) => left.cmp(&right),
-        _ => left.cmp(right),
-    }
 }
 
 #[cfg(test)]

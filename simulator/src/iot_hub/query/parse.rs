@@ -8,7 +8,7 @@ use winnow::prelude::*;
 
 use super::{Column, Condition, Kind, Operand, Path, Projection, Query, Search, Selection};
 use crate::iot_hub::error::{Code, HubError};
-use crate::iot_hub::lexis::{boolean, comparison_sign, is_bounded, keyword, name, number, padded, text};
+use crate::iot_hub::lexis::{boolean, comparison_sign, is_bounded, join, keyword, name, negated, number, padded, text};
 
 /// The members of a twin's top levels. Their names are read in any case; tags and properties have theirs exact.
 const KNOWN: [&str; 16] = [
@@ -113,15 +113,11 @@ fn all_of(input: &mut &str) -> Result<Condition> {
     separated(1.., negation, keyword("and")).map(|parts| join(parts, Condition::And)).parse_next(input)
 }
 
-fn join(mut parts: Vec<Condition>, with: fn(Vec<Condition>) -> Condition) -> Condition {
-    if parts.len() == 1 { parts.remove(0) } else { with(parts) }
-}
-
-/// A condition with any number of `NOT` before it, of which two are none.
+/// A condition, perhaps with `NOT` before it.
 fn negation(input: &mut &str) -> Result<Condition> {
-    let nots: usize = repeat(0.., keyword("not")).parse_next(input)?;
+    let is_negated = negated.parse_next(input)?;
     let inner = alt((delimited(padded('('), any_of, padded(')')), check, search, comparison)).parse_next(input)?;
-    Ok(if nots.is_multiple_of(2) { inner } else { Condition::Not(Box::new(inner)) })
+    Ok(if is_negated { Condition::Not(Box::new(inner)) } else { inner })
 }
 
 fn comparison(input: &mut &str) -> Result<Condition> {

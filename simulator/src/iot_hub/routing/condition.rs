@@ -8,7 +8,8 @@ use winnow::prelude::*;
 
 use super::functions::Function;
 use crate::iot_hub::lexis::{
-    Comparison, boolean, comparison_sign, is_bounded, keyword, name, name_character, number, padded, text,
+    Comparison, boolean, comparison_sign, is_bounded, join, keyword, name, name_character, negated, number, padded,
+    text,
 };
 
 /// A condition, parsed. Its depth is bounded by the nesting of brackets in its text.
@@ -74,16 +75,11 @@ fn all_of(input: &mut &str) -> Result<Condition> {
     separated(1.., negation, keyword("and")).map(|parts| join(parts, Condition::And)).parse_next(input)
 }
 
-/// The one part, or the parts joined.
-fn join(mut parts: Vec<Condition>, with: fn(Vec<Condition>) -> Condition) -> Condition {
-    if parts.len() == 1 { parts.remove(0) } else { with(parts) }
-}
-
-/// A comparison with any number of `NOT` before it, of which two are none.
+/// A comparison, perhaps with `NOT` before it.
 fn negation(input: &mut &str) -> Result<Condition> {
-    let nots: usize = repeat(0.., keyword("not")).parse_next(input)?;
+    let is_negated = negated.parse_next(input)?;
     let inner = comparison.parse_next(input)?;
-    Ok(if nots.is_multiple_of(2) { inner } else { Condition::Not(Box::new(inner)) })
+    Ok(if is_negated { Condition::Not(Box::new(inner)) } else { inner })
 }
 
 fn comparison(input: &mut &str) -> Result<Condition> {

@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::condition::{Arithmetic, Condition, Step};
 use crate::event_hubs::{Event, PropertyValue};
-use crate::iot_hub::lexis::{Comparison, all, any};
+use crate::iot_hub::lexis::{Comparison, all, any, text_order};
 
 /// A value of the query language.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,16 +207,6 @@ fn compare(left: &Operand, sign: Comparison, right: &Operand) -> Option<bool> {
         _ => return None,
     };
     Some(sign.holds(order))
-}
-
-/// Times by when they are: `$enqueuedTime` is compared with an ISO time
-/// (`MicrosoftDocs/azure-docs articles/iot-hub/iot-hub-non-telemetry-event-schema.md`).
-fn text_order(left: &str, right: &str) -> std::cmp::Ordering {
-    let time = |text: &str| OffsetDateTime::parse(text, &Rfc3339);
-    match (time(left), time(right)) {
-        (Ok(left), Ok(right)) => left.cmp(&right),
-        _ => left.cmp(right),
-    }
 }
 
 #[cfg(test)]
