@@ -3,6 +3,7 @@
 mod archive;
 mod compile;
 mod contents;
+mod costs;
 mod elf;
 mod funcignore;
 mod package;
@@ -41,6 +42,8 @@ enum Command {
         /// The package
         zip: PathBuf,
     },
+    /// Print the tables of docs/costs.md
+    Costs,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn run(command: Command) -> Result<()> {
             }
         }
         Command::Verify { zip } => println!("{}", verify::file(&zip, env!("CARGO_PKG_VERSION"))?),
+        Command::Costs => print!("{}", costs::tables()),
     }
     Ok(())
 }
