@@ -177,4 +177,24 @@ mod tests {
         let with_binary = names.iter().cloned().chain([executable.clone()]).collect::<Vec<_>>();
         assert_eq!(contents::executable(&with_binary, &host_json).expect("a package"), executable);
     }
+
+    #[test]
+    fn the_container_is_built_by_this_compiler_from_all_that_the_package_needs() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let dockerfile = fs::read_to_string(root.join("infra/container/Dockerfile")).expect("a Dockerfile");
+        assert!(dockerfile.contains(&format!("FROM rust:{}-slim AS build\n", env!("CARGO_PKG_RUST_VERSION"))));
+        assert!(dockerfile.contains(&format!("unzip target/package/{ZIP} ")));
+
+        // Root-level names mean the same there as in .gitignore.
+        let (ignored, error) = ignore::gitignore::Gitignore::new(root.join(".dockerignore"));
+        assert!(error.is_none(), "{error:?}");
+        let package = funcignore::let_through(root).expect("files");
+        let sources = [".cargo/config.toml", ".funcignore", "Cargo.lock", "Cargo.toml", "src/main.rs"];
+        let members =
+            ["simulator/src/main.rs", "xtask/src/main.rs", "tests/fixtures/webhooks/uplink_message/full.json"];
+        for name in sources.into_iter().chain(members).chain(package.iter().map(String::as_str)) {
+            let left_out = ignored.matched_path_or_any_parents(name, false).is_ignore();
+            assert_eq!(left_out, name.starts_with("bin/"), "{name}");
+        }
+    }
 }
