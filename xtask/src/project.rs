@@ -1,0 +1,42 @@
+//! Where the project is.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use cargo_metadata::MetadataCommand;
+
+/// The folder of the Functions app, and where the package goes.
+#[derive(Debug)]
+pub(crate) struct Project {
+    /// The folder with host.json.
+    pub(crate) root: PathBuf,
+    /// Cargo's target folder.
+    pub(crate) target: PathBuf,
+    /// The version that the binary must say.
+    pub(crate) version: String,
+}
+
+impl Project {
+    /// Asks Cargo about the workspace of the current folder.
+    ///
+    /// # Errors
+    /// If Cargo does not know it.
+    pub(crate) fn find() -> Result<Self> {
+        let metadata = MetadataCommand::new().no_deps().exec().context("ask cargo for the workspace")?;
+        Ok(Self {
+            root: metadata.workspace_root.into_std_path_buf(),
+            target: metadata.target_directory.into_std_path_buf(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    /// Where the package, its SHA-256 and its SBOM are written.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.target.join("package")
+    }
+
+    /// The path as shown to the user: relative to the project where it is in it.
+    pub(crate) fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
+        path.strip_prefix(&self.root).unwrap_or(path).display()
+    }
+}
