@@ -3,9 +3,6 @@
 @description('Region of the log search alert rules: that of the workspace.')
 param location string
 
-@description('Tags of every resource here.')
-param tags object = {}
-
 @description('The names of the rules begin with this, so that two deployments can share a resource group.')
 @minLength(1)
 @maxLength(40)
@@ -198,7 +195,6 @@ var rules rule[] = [
 resource actionGroup 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(alertEmail)) {
   name: '${namePrefix}-alerts'
   location: 'global'
-  tags: tags
   properties: {
     groupShortName: 'tts-iot-hub'
     enabled: true
@@ -208,11 +204,10 @@ resource actionGroup 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(a
 
 var actionGroups = empty(alertEmail) ? [] : [actionGroup.id]
 
-resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
+resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
   for rule in rules: {
     name: '${namePrefix}-${rule.name}'
     location: location
-    tags: tags
     kind: 'LogAlert'
     properties: {
       displayName: rule.title
@@ -223,6 +218,8 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
       evaluationFrequency: rule.every
       windowSize: rule.window
       autoMitigate: !(rule.?stays ?? false)
+      // A new workspace may not have its tables yet; the queries are checked before they come here (check/run).
+      skipQueryValidation: true
       criteria: {
         allOf: [
           {
@@ -280,11 +277,10 @@ var metrics = [
   }
 ]
 
-resource metricAlerts 'Microsoft.Insights/metricAlerts@2018-03-01' = [
+resource metricAlerts 'Microsoft.Insights/metricAlerts@2026-01-01' = [
   for metric in metrics: {
     name: '${namePrefix}-${metric.name}'
     location: 'global'
-    tags: tags
     properties: {
       description: '${metric.title}. ${metric.description}'
       severity: metric.severity

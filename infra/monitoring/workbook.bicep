@@ -3,9 +3,6 @@
 @description('Region of the workbook.')
 param location string
 
-@description('Tags of the workbook.')
-param tags object = {}
-
 @description('Its title in the portal.')
 param displayName string = 'The Things Stack to IoT Hub'
 
@@ -193,7 +190,6 @@ resource workbook 'Microsoft.Insights/workbooks@2023-06-01' = {
   // A workbook's name is a GUID.
   name: guid(resourceGroup().id, workspaceId, 'tts-iot-hub')
   location: location
-  tags: tags
   kind: 'shared'
   properties: {
     displayName: displayName
