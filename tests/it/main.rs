@@ -7,6 +7,7 @@ mod downward;
 mod house;
 mod payloads;
 mod recordings;
+mod records;
 mod secrets;
 mod settings;
 mod support;
