@@ -11,7 +11,7 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::entra::Entra;
+use crate::entra::{Access, Entra};
 use crate::event_hubs::{AmqpOptions, AmqpServer, Namespace, RETAINED_BYTES, SasPolicy};
 use crate::faults::Faults;
 use crate::functions_host::{FunctionsHost, HostOptions, LogSink};
@@ -159,6 +159,7 @@ fn routes() -> Vec<Route> {
         source,
         condition: condition.to_owned(),
         event_hub: "stack-events".to_owned(),
+        sender: None,
     };
     vec![
         route("device-lifecycle", RouteSource::DeviceLifecycleEvents, "true"),
@@ -206,6 +207,7 @@ impl World {
                 limits: options.limits,
                 faults: faults.clone(),
                 entra: entra.clone(),
+                access: Access::default(),
                 happenings: happenings.clone(),
             },
             &tls,
@@ -221,7 +223,7 @@ impl World {
                 faults: faults.clone(),
             },
             events.clone(),
-            vec![Arc::new(ServiceNodes::new(iot_hub.clone(), entra.clone()))],
+            vec![Arc::new(ServiceNodes::new(iot_hub.clone(), entra.clone(), Access::default()))],
         )
         .await?;
         let api_key = random_api_key();
