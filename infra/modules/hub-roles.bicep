@@ -1,0 +1,38 @@
+// What the bridge may do in the hub with its identity. In the resource group of the hub, which may be another one.
+
+import { principal, roleIds } from 'roles.bicep'
+
+@description('Name of the IoT Hub.')
+param hubName string
+
+@description('Identity of the Function app.')
+param appIdentity principal
+
+resource hub 'Microsoft.Devices/IotHubs@2023-06-30' existing = {
+  name: hubName
+}
+
+resource registry 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(hub.id, appIdentity.id, roleIds.iotHubRegistryContributor)
+  scope: hub
+  properties: {
+    principalId: appIdentity.principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId(
+      'Microsoft.Authorization/roleDefinitions',
+      roleIds.iotHubRegistryContributor
+    )
+    description: 'Devices that IoT Hub does not know are created.'
+  }
+}
+
+resource twins 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(hub.id, appIdentity.id, roleIds.iotHubTwinContributor)
+  scope: hub
+  properties: {
+    principalId: appIdentity.principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.iotHubTwinContributor)
+    description: 'Twins are read, and tags.stack is written.'
+  }
+}
