@@ -68,14 +68,14 @@ param packageUri string = 'https://github.com/tts-iot-hub/tts-iot-hub/releases/d
 @description('Name of an existing IoT Hub to use in place of a new one. existing-hub.sh adds what it needs to it, and deploys this template. Empty: a new hub.')
 param existingIotHubName string = ''
 
-@description('Resource group of the existing IoT Hub.')
-param existingIotHubResourceGroup string = resourceGroup().name
+@description('Resource group of the existing IoT Hub. Empty: this one.')
+param existingIotHubResourceGroup string = ''
 
 @description('Only with an existing IoT Hub: devices of The Things Stack get ids that begin with this, and the bridge touches no other device. Empty: none.')
 param deviceIdPrefix string = ''
 
 @description('Further settings of the bridge, by the names in the README, such as {"TELEMETRY_BODY": "compact"}. No secrets: these are plain values.')
-param furtherSettings object = {}
+param furtherSettings { *: string } = {}
 
 var base = 'tts-iot-hub-${toLower(nameSuffix)}'
 var names = {
@@ -92,7 +92,9 @@ var names = {
 
 var isHubOurs = empty(existingIotHubName)
 var hubName = isHubOurs ? names.hub : existingIotHubName
-var hubResourceGroup = isHubOurs ? resourceGroup().name : existingIotHubResourceGroup
+var hubResourceGroup = isHubOurs || empty(existingIotHubResourceGroup)
+  ? resourceGroup().name
+  : existingIotHubResourceGroup
 
 // Two identities, so that the app can't send as the hub nor the hub read as the app.
 resource appIdentity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
@@ -105,16 +107,12 @@ resource hubIdentity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-3
   location: location
 }
 
-var appPrincipal = {
-  id: appIdentity.id
-  principalId: appIdentity.properties.principalId
-}
-
 module monitoring 'modules/monitoring.bicep' = {
   params: {
     location: location
     name: names.monitoring
-    appIdentity: appPrincipal
+    appIdentityId: appIdentity.id
+    appPrincipalId: appIdentity.properties.principalId
   }
 }
 
@@ -123,7 +121,8 @@ module storage 'modules/storage.bicep' = {
     location: location
     name: names.storage
     packageContainer: names.packageContainer
-    appIdentity: appPrincipal
+    appIdentityId: appIdentity.id
+    appPrincipalId: appIdentity.properties.principalId
   }
 }
 
@@ -131,11 +130,10 @@ module eventHubs 'modules/event-hubs.bicep' = {
   params: {
     location: location
     name: names.eventHubs
-    appIdentity: appPrincipal
-    hubIdentity: {
-      id: hubIdentity.id
-      principalId: hubIdentity.properties.principalId
-    }
+    appIdentityId: appIdentity.id
+    appPrincipalId: appIdentity.properties.principalId
+    hubIdentityId: hubIdentity.id
+    hubPrincipalId: hubIdentity.properties.principalId
     workspaceName: names.monitoring
   }
   dependsOn: [
@@ -166,7 +164,8 @@ module hubRoles 'modules/hub-roles.bicep' = {
   scope: resourceGroup(hubResourceGroup)
   params: {
     hubName: hubName
-    appIdentity: appPrincipal
+    appIdentityId: appIdentity.id
+    appPrincipalId: appIdentity.properties.principalId
   }
   dependsOn: [
     hub
@@ -177,7 +176,8 @@ module secrets 'modules/secrets.bicep' = {
   params: {
     location: location
     name: names.vault
-    appIdentity: appPrincipal
+    appIdentityId: appIdentity.id
+    appPrincipalId: appIdentity.properties.principalId
     stackApiKey: stackApiKey
     webhookSecret: webhookSecret
     hasWebhookSecret: !empty(webhookSecret)

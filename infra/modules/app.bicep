@@ -23,7 +23,7 @@ param packageContainer string
 param insightsName string
 
 @description('Settings of the bridge.')
-param bridgeSettings object
+param bridgeSettings { *: string }
 
 @description('Instances that are always there for the webhook.')
 param alwaysReadyHttpInstances int
@@ -42,7 +42,7 @@ resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
   name: insightsName
 }
 
-resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {
+resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
   name: name
   location: location
   kind: 'functionapp'
@@ -55,14 +55,10 @@ resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {
   }
 }
 
-resource app 'Microsoft.Web/sites@2024-11-01' = {
+resource app 'Microsoft.Web/sites@2025-03-01' = {
   name: name
   location: location
   kind: 'functionapp,linux'
-  tags: {
-    // By this `azd deploy` finds the app.
-    'azd-service-name': 'bridge'
-  }
   identity: {
     type: 'UserAssigned'
     userAssignedIdentities: {
@@ -147,7 +143,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
   }
 }
 
-resource package 'Microsoft.Web/sites/extensions@2024-11-01' = if (!empty(packageUri)) {
+resource package 'Microsoft.Web/sites/extensions@2025-03-01' = if (!empty(packageUri)) {
   parent: app
   name: 'onedeploy'
   // https://learn.microsoft.com/azure/azure-functions/functions-infrastructure-as-code has it; the type lacks it.

@@ -1,6 +1,6 @@
 // The Event Hubs between IoT Hub and the bridge, and who may send to and read from each of them.
 
-import { principal, roleIds } from 'roles.bicep'
+import { roleIds } from 'roles.bicep'
 
 @description('Region.')
 param location string
@@ -10,11 +10,17 @@ param location string
 @maxLength(50)
 param name string
 
-@description('Identity of the Function app.')
-param appIdentity principal
+@description('Resource id of the identity of the Function app.')
+param appIdentityId string
 
-@description('Identity with which IoT Hub sends.')
-param hubIdentity principal
+@description('Object id of the service principal of that identity.')
+param appPrincipalId string
+
+@description('Resource id of the identity with which IoT Hub sends.')
+param hubIdentityId string
+
+@description('Object id of the service principal of that identity.')
+param hubPrincipalId string
 
 @description('Name of the Log Analytics workspace.')
 param workspaceName string
@@ -83,10 +89,10 @@ resource namespace 'Microsoft.EventHub/namespaces@2024-01-01' = {
 
 // One event hub each, never the namespace: the app must not be able to forge events of the hub.
 resource appReceivesStackEvents 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(namespace::stackEvents.id, appIdentity.id, roleIds.eventHubsDataReceiver)
+  name: guid(namespace::stackEvents.id, appIdentityId, roleIds.eventHubsDataReceiver)
   scope: namespace::stackEvents
   properties: {
-    principalId: appIdentity.principalId
+    principalId: appPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.eventHubsDataReceiver)
     description: 'EventHubForwarder is triggered by events of the hub.'
@@ -94,10 +100,10 @@ resource appReceivesStackEvents 'Microsoft.Authorization/roleAssignments@2022-04
 }
 
 resource appReceivesParkedUplinks 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(namespace::parkedUplinks.id, appIdentity.id, roleIds.eventHubsDataReceiver)
+  name: guid(namespace::parkedUplinks.id, appIdentityId, roleIds.eventHubsDataReceiver)
   scope: namespace::parkedUplinks
   properties: {
-    principalId: appIdentity.principalId
+    principalId: appPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.eventHubsDataReceiver)
     description: 'ParkedUplinks is triggered by parked uplinks.'
@@ -105,10 +111,10 @@ resource appReceivesParkedUplinks 'Microsoft.Authorization/roleAssignments@2022-
 }
 
 resource appSendsParkedUplinks 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(namespace::parkedUplinks.id, appIdentity.id, roleIds.eventHubsDataSender)
+  name: guid(namespace::parkedUplinks.id, appIdentityId, roleIds.eventHubsDataSender)
   scope: namespace::parkedUplinks
   properties: {
-    principalId: appIdentity.principalId
+    principalId: appPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.eventHubsDataSender)
     description: 'UplinkIngress parks what the hub does not take now.'
@@ -116,10 +122,10 @@ resource appSendsParkedUplinks 'Microsoft.Authorization/roleAssignments@2022-04-
 }
 
 resource appSendsDeadLetters 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(namespace::deadLetters.id, appIdentity.id, roleIds.eventHubsDataSender)
+  name: guid(namespace::deadLetters.id, appIdentityId, roleIds.eventHubsDataSender)
   scope: namespace::deadLetters
   properties: {
-    principalId: appIdentity.principalId
+    principalId: appPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.eventHubsDataSender)
     description: 'All three functions keep here what can never succeed.'
@@ -127,10 +133,10 @@ resource appSendsDeadLetters 'Microsoft.Authorization/roleAssignments@2022-04-01
 }
 
 resource hubSendsStackEvents 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(namespace::stackEvents.id, hubIdentity.id, roleIds.eventHubsDataSender)
+  name: guid(namespace::stackEvents.id, hubIdentityId, roleIds.eventHubsDataSender)
   scope: namespace::stackEvents
   properties: {
-    principalId: hubIdentity.principalId
+    principalId: hubPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.eventHubsDataSender)
     description: 'IoT Hub routes lifecycle events and twin changes here.'

@@ -1,6 +1,6 @@
 // Where logs and metrics go: one Log Analytics workspace, and Application Insights on it.
 
-import { principal, roleIds } from 'roles.bicep'
+import { roleIds } from 'roles.bicep'
 
 @description('Region.')
 param location string
@@ -8,8 +8,11 @@ param location string
 @description('Name of the Log Analytics workspace and of Application Insights.')
 param name string
 
-@description('Identity of the Function app.')
-param appIdentity principal
+@description('Resource id of the identity of the Function app.')
+param appIdentityId string
+
+@description('Object id of the service principal of that identity.')
+param appPrincipalId string
 
 resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' = {
   name: name
@@ -41,10 +44,10 @@ resource insights 'Microsoft.Insights/components@2020-02-02' = {
 }
 
 resource publish 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(insights.id, appIdentity.id, roleIds.monitoringMetricsPublisher)
+  name: guid(insights.id, appIdentityId, roleIds.monitoringMetricsPublisher)
   scope: insights
   properties: {
-    principalId: appIdentity.principalId
+    principalId: appPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId(
       'Microsoft.Authorization/roleDefinitions',

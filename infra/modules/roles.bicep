@@ -13,13 +13,3 @@ var roleIds = {
   monitoringMetricsPublisher: '3913510d-42f4-4e42-8a64-420c390055eb'
   storageBlobDataOwner: 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
 }
-
-@export()
-@description('An identity that is given roles.')
-type principal = {
-  @description('Resource id of the user-assigned identity: goes into the names of its role assignments, so that these are the same in every deployment.')
-  id: string
-
-  @description('Object id of its service principal.')
-  principalId: string
-}

@@ -1,6 +1,6 @@
 // The Key Vault with the secrets of the bridge, and nothing else.
 
-import { principal, roleIds } from 'roles.bicep'
+import { roleIds } from 'roles.bicep'
 
 @description('Region.')
 param location string
@@ -10,8 +10,11 @@ param location string
 @maxLength(24)
 param name string
 
-@description('Identity of the Function app.')
-param appIdentity principal
+@description('Resource id of the identity of the Function app.')
+param appIdentityId string
+
+@description('Object id of the service principal of that identity.')
+param appPrincipalId string
 
 @description('API key of the application in The Things Stack.')
 @secure()
@@ -87,10 +90,10 @@ resource webhook 'Microsoft.KeyVault/vaults/secrets@2025-05-01' = if (hasWebhook
 }
 
 resource read 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(vault.id, appIdentity.id, roleIds.keyVaultSecretsUser)
+  name: guid(vault.id, appIdentityId, roleIds.keyVaultSecretsUser)
   scope: vault
   properties: {
-    principalId: appIdentity.principalId
+    principalId: appPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.keyVaultSecretsUser)
     description: 'Key Vault references in the app settings are resolved.'

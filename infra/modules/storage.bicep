@@ -1,6 +1,6 @@
 // Storage of the Functions host: its locks and keys, the Event Hub checkpoints and the deployment package.
 
-import { principal, roleIds } from 'roles.bicep'
+import { roleIds } from 'roles.bicep'
 
 @description('Region.')
 param location string
@@ -13,8 +13,11 @@ param name string
 @description('Container that holds the deployment package.')
 param packageContainer string
 
-@description('Identity of the Function app.')
-param appIdentity principal
+@description('Resource id of the identity of the Function app.')
+param appIdentityId string
+
+@description('Object id of the service principal of that identity.')
+param appPrincipalId string
 
 resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
   name: name
@@ -46,10 +49,10 @@ resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
 }
 
 resource own 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(account.id, appIdentity.id, roleIds.storageBlobDataOwner)
+  name: guid(account.id, appIdentityId, roleIds.storageBlobDataOwner)
   scope: account
   properties: {
-    principalId: appIdentity.principalId
+    principalId: appPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageBlobDataOwner)
     description: 'Platform: host locks and keys, Event Hub checkpoints, deployment package.'
