@@ -203,6 +203,7 @@ module app 'modules/app.bicep' = {
     storageName: names.storage
     packageContainer: names.packageContainer
     insightsName: names.monitoring
+    vaultName: names.vault
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
     maximumInstanceCount: maximumInstanceCount
     packageUri: packageUri

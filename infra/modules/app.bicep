@@ -22,6 +22,9 @@ param packageContainer string
 @description('Name of Application Insights.')
 param insightsName string
 
+@description('Name of the Key Vault.')
+param vaultName string
+
 @description('Settings of the bridge.')
 param bridgeSettings { *: string }
 
@@ -40,6 +43,14 @@ resource storage 'Microsoft.Storage/storageAccounts@2025-01-01' existing = {
 
 resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
   name: insightsName
+}
+
+resource vault 'Microsoft.KeyVault/vaults@2025-05-01' existing = {
+  name: vaultName
+
+  resource policyKey 'secrets' existing = {
+    name: 'iothub-policy-key'
+  }
 }
 
 resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
@@ -134,6 +145,10 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
     name: 'appsettings'
     properties: {
       ...bridgeSettings
+      // A deployment writes all secrets anew, and may give the policy of the hub a new key. References without a
+      // version are looked up once a day, or when a setting changes: this one does, by the version of the secret
+      // (https://learn.microsoft.com/azure/app-service/app-service-key-vault-references#rotation).
+      SECRETS_VERSION: last(split(vault::policyKey.properties.secretUriWithVersion, '/'))
       AzureWebJobsStorage__accountName: storage.name
       AzureWebJobsStorage__credential: 'managedidentity'
       AzureWebJobsStorage__clientId: identityClientId

@@ -55,7 +55,8 @@ resource hub 'Microsoft.Devices/IotHubs@2023-06-30' = {
     authorizationPolicies: [
       {
         keyName: policyName
-        // Registry and twins are reached with the app's identity.
+        // Registry and twins are reached with the app's identity. Without keys here the hub makes new ones, it
+        // seems at each deployment (hashicorp/terraform-provider-azurerm issue 7445); the app gets them in the same.
         rights: 'DeviceConnect'
       }
     ]
