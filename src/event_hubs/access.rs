@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use azure_core::credentials::TokenCredential;
-use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use azure_messaging_eventhubs::{ConnectionString, ProducerClient, RetryOptions};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::EventHubsError;
 use crate::config::{EventHubsAuth, PLAIN_PORT};
+use crate::managed_identity::ManagedIdentity;
+
+/// Scope of tokens for Event Hubs: the one that the client library asks for
+/// (`Azure/azure-sdk-for-rust sdk/eventhubs/azure_messaging_eventhubs/src/common/authorizer.rs`).
+const SCOPE: &str = "https://eventhubs.azure.net/.default";
 
 /// How producers are opened.
 #[derive(Clone)]
@@ -23,10 +27,7 @@ impl Access {
         match auth {
             EventHubsAuth::ConnectionString(connection_string) => Self::by_key(connection_string),
             EventHubsAuth::ManagedIdentity { namespace, client_id, endpoint } => {
-                let user_assigned_id = client_id.clone().map(UserAssignedId::ClientId);
-                let options = ManagedIdentityCredentialOptions { user_assigned_id, ..Default::default() };
-                let credential = ManagedIdentityCredential::new(Some(options))
-                    .map_err(|error| EventHubsError::Identity(error.to_string()))?;
+                let credential = ManagedIdentity::new(client_id.as_deref(), SCOPE)?;
                 Ok(Self::Identity { namespace: namespace.clone(), endpoint: endpoint.clone(), credential })
             }
         }
