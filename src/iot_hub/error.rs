@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::MAX_MESSAGE_BYTES;
 use crate::failure::Class;
 use crate::ids::DeviceId;
+use crate::managed_identity::IdentityError;
 
 /// Longest error code that is taken over from an answer; the hub's own names are shorter.
 const MAX_CODE_CHARS: usize = 64;
@@ -109,8 +110,8 @@ pub enum HubError {
         what: &'static str,
     },
     /// The managed identity gave no token.
-    #[error("get a token for the service API of IoT Hub: {0}; check the app's managed identity and its role")]
-    Credential(String),
+    #[error("get a token for the service API of IoT Hub: {0}")]
+    Credential(#[from] IdentityError),
     /// The client is closed.
     #[error("the client of IoT Hub is closed")]
     Closed,
@@ -123,7 +124,8 @@ impl HubError {
         match self {
             Self::TooLarge { .. } | Self::Disabled { .. } => Class::Poison,
             Self::Busy { .. } | Self::Paced { .. } => Class::Throttled,
-            Self::Setup(_) | Self::Denied { .. } | Self::Credential(_) => Class::Denied,
+            Self::Setup(_) | Self::Denied { .. } => Class::Denied,
+            Self::Credential(error) => error.class(),
             Self::Timeout { .. }
             | Self::Unreachable { .. }
             | Self::Refused { .. }

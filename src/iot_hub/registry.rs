@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use azure_core::credentials::TokenCredential;
-use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, HeaderValue, IF_MATCH};
 use reqwest::{Certificate, Method, Response, StatusCode};
@@ -20,6 +18,7 @@ use super::sas::Tokens;
 use super::{HubError, Identity, Twin};
 use crate::config::{HubConfig, ServiceAuth};
 use crate::ids::DeviceId;
+use crate::managed_identity::{IdentityError, ManagedIdentity};
 
 /// Version of the service API.
 const API_VERSION: &str = "2021-04-12";
@@ -41,7 +40,7 @@ const SCOPE: &str = "https://iothubs.azure.net/.default";
 
 enum Auth {
     Policy(Tokens),
-    Identity(Arc<dyn TokenCredential>),
+    Identity(Arc<ManagedIdentity>),
 }
 
 /// A client of the service API of one hub.
@@ -79,9 +78,7 @@ impl Registry {
                 Auth::Policy(Tokens::for_service(&config.hostname, &config.policy_name, Arc::clone(&config.policy_key)))
             }
             ServiceAuth::ManagedIdentity { client_id } => {
-                let user_assigned_id = client_id.clone().map(UserAssignedId::ClientId);
-                let options = ManagedIdentityCredentialOptions { user_assigned_id, ..Default::default() };
-                Auth::Identity(ManagedIdentityCredential::new(Some(options)).map_err(|error| failed(&error))?)
+                Auth::Identity(ManagedIdentity::new(client_id.as_deref(), SCOPE)?)
             }
         };
         Ok(Self { client, base: format!("https://{}:{}", config.dial_host, config.https_port), auth })
@@ -178,13 +175,9 @@ impl Registry {
     async fn authorization(&self) -> Result<HeaderValue, HubError> {
         let text = match &self.auth {
             Auth::Policy(tokens) => tokens.token(SystemTime::now()).expose_secret().to_owned(),
-            Auth::Identity(credential) => {
-                let token = credential.get_token(&[SCOPE], None).await;
-                let token = token.map_err(|error| HubError::Credential(error.to_string()))?;
-                format!("Bearer {}", token.token.secret())
-            }
+            Auth::Identity(identity) => format!("Bearer {}", identity.token().await?.token.secret()),
         };
-        let unusable = |_| HubError::Credential("it fits no header".to_owned());
+        let unusable = |_| IdentityError::Unavailable("its token fits no header".to_owned());
         let mut value = HeaderValue::from_str(&text).map_err(unusable)?;
         value.set_sensitive(true);
         Ok(value)
