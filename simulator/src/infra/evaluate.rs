@@ -10,6 +10,9 @@ use crate::entra::ManagedIdentity;
 /// The tenant of the simulator; any will do.
 const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 
+/// The version of every secret; any will do.
+const SECRET_VERSION: &str = "22222222222222222222222222222222";
+
 /// Why an expression has no value here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
@@ -95,6 +98,14 @@ impl Evaluator {
                 format(template, rest).map(Value::from).ok_or_else(wrong)
             }
             "concat" => Ok(texts()?.concat().into()),
+            "split" => match texts()?.as_slice() {
+                [text, separator] => Ok(text.split(separator).collect()),
+                _ => Err(wrong()),
+            },
+            "last" => match values()?.as_slice() {
+                [Value::Array(items)] => items.last().cloned().ok_or_else(wrong),
+                _ => Err(wrong()),
+            },
             "tolower" => Ok(texts()?.concat().to_lowercase().into()),
             "tenant" => Ok(json!({"id": "tenant()", "tenantId": TENANT})),
             "reference" => {
@@ -128,7 +139,8 @@ impl Evaluator {
             }
             ["microsoft.keyvault", "vaults", _] => json!({"vaultUri": format!("https://{name}.vault.azure.net/")}),
             ["microsoft.keyvault", "vaults", vault, "secrets", _] => {
-                json!({"secretUri": format!("https://{vault}.vault.azure.net/secrets/{name}")})
+                let uri = format!("https://{vault}.vault.azure.net/secrets/{name}");
+                json!({"secretUri": uri, "secretUriWithVersion": format!("{uri}/{SECRET_VERSION}")})
             }
             ["microsoft.devices", "iothubs", _] => json!({"hostName": format!("{name}.azure-devices.net")}),
             ["microsoft.eventhub", "namespaces", _] => {
@@ -202,6 +214,10 @@ mod tests {
             ("[concat('a', 1, toLower('B'))]".to_owned(), "a1b".to_owned()),
             ("[format('{{{0}}}', 'x')]".to_owned(), "{x}".to_owned()),
             ("[tenant().tenantId]".to_owned(), TENANT.to_owned()),
+            (
+                format!("[last(split(reference('{vault}/secrets/k').secretUriWithVersion, '/'))]"),
+                SECRET_VERSION.to_owned(),
+            ),
         ] {
             assert_eq!(evaluator.text(&value), Ok(expected), "{value}");
         }
