@@ -101,6 +101,20 @@ pub enum HubError {
         /// The hub's error code; empty if it gave none.
         code: String,
     },
+    /// The service API does not let us do this.
+    #[error("IoT Hub refused `{call}` for `{device}` with {status} {code}: {remedy}")]
+    Forbidden {
+        /// The device.
+        device: DeviceId,
+        /// The call.
+        call: &'static str,
+        /// The status: 401 or 403.
+        status: u16,
+        /// The hub's error code; empty if it gave none.
+        code: String,
+        /// The right that is missing, and where.
+        remedy: &'static str,
+    },
     /// The answer is not what the protocol says.
     #[error("IoT Hub sent no readable {what} for `{device}`")]
     Garbled {
@@ -124,7 +138,7 @@ impl HubError {
         match self {
             Self::TooLarge { .. } | Self::Disabled { .. } => Class::Poison,
             Self::Busy { .. } | Self::Paced { .. } => Class::Throttled,
-            Self::Setup(_) | Self::Denied { .. } => Class::Denied,
+            Self::Setup(_) | Self::Denied { .. } | Self::Forbidden { .. } => Class::Denied,
             Self::Credential(error) => error.class(),
             Self::Timeout { .. }
             | Self::Unreachable { .. }
@@ -154,7 +168,7 @@ impl HubError {
     }
 }
 
-fn class_of(status: u16, code: &str) -> Class {
+pub(super) fn class_of(status: u16, code: &str) -> Class {
     match status {
         429 => Class::Throttled,
         // The daily quota is used up: no right is missing, and tomorrow it passes.
@@ -200,8 +214,18 @@ mod tests {
         let class = |status, code: &str| {
             HubError::Service { device: device(), call: "read twin", status, code: code.to_owned() }.class()
         };
-        assert_eq!(class(401, ""), Class::Denied);
-        assert_eq!(class(403, "IotHubForbidden"), Class::Denied);
+        for (status, code) in [(401, "IotHubUnauthorizedAccess"), (403, "IotHubForbidden")] {
+            assert_eq!(class_of(status, code), Class::Denied);
+            let error = HubError::Forbidden {
+                device: device(),
+                call: "read twin",
+                status,
+                code: code.to_owned(),
+                remedy: "a right is missing",
+            };
+            assert_eq!(error.class(), Class::Denied);
+            assert!(error.to_string().ends_with(&format!("{status} {code}: a right is missing")), "{error}");
+        }
         assert_eq!(class(403, "IotHubQuotaExceeded"), Class::Throttled);
         assert_eq!(class(429, ""), Class::Throttled);
         assert_eq!(class(412, ""), Class::Retry);

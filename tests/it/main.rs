@@ -8,6 +8,7 @@ mod house;
 mod managed_identity;
 mod payloads;
 mod recordings;
+mod rights;
 mod secrets;
 mod settings;
 mod support;
