@@ -2,6 +2,7 @@
 // from the environment, so that no secret is in a file or in a command's arguments.
 using 'main.bicep'
 
+param nameSuffix = readEnvironmentVariable('NAME_SUFFIX', '')
 param stackClusterAddress = readEnvironmentVariable('STACK_CLUSTER_ADDRESS')
 param stackIdentityAddress = readEnvironmentVariable('STACK_IDENTITY_ADDRESS', '')
 param stackApplicationId = readEnvironmentVariable('STACK_APPLICATION_ID')
