@@ -51,6 +51,10 @@ param iotHubUnits int = 1
 @secure()
 param webhookSecret string = ''
 
+@description('A second value that is accepted while webhookSecret is being changed. Empty: none.')
+@secure()
+param webhookSecretPrevious string = ''
+
 @description('Instances that are always there for the webhook. 0: an idle app starts when a webhook comes, which can take longer than the 5 seconds that The Things Stack waits; editions that do not repeat webhooks then lose that message. 1: no cold start, for about 5 USD a month (512 MB at a list price of about 0.000004 USD per GB and second; check it).')
 @minValue(0)
 @maxValue(10)
@@ -181,6 +185,8 @@ module secrets 'modules/secrets.bicep' = {
     stackApiKey: stackApiKey
     webhookSecret: webhookSecret
     hasWebhookSecret: !empty(webhookSecret)
+    webhookSecretPrevious: webhookSecretPrevious
+    hasWebhookSecretPrevious: !empty(webhookSecretPrevious)
     hubName: hubName
     hubResourceGroup: hubResourceGroup
     policyName: names.policy
@@ -204,6 +210,7 @@ module app 'modules/app.bicep' = {
     packageContainer: names.packageContainer
     insightsName: names.monitoring
     vaultName: names.vault
+    workspaceName: names.monitoring
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
     maximumInstanceCount: maximumInstanceCount
     packageUri: packageUri
@@ -214,6 +221,9 @@ module app 'modules/app.bicep' = {
       STACK_APPLICATION_ID: stackApplicationId
       STACK_API_KEY: format(secretReference, 'stack-api-key')
       ...(empty(webhookSecret) ? {} : { WEBHOOK_SECRET: format(secretReference, 'webhook-secret') })
+      ...(empty(webhookSecretPrevious)
+        ? {}
+        : { WEBHOOK_SECRET_PREVIOUS: format(secretReference, 'webhook-secret-previous') })
       IOTHUB_HOSTNAME: '${hubName}.azure-devices.net'
       IOTHUB_POLICY_NAME: names.policy
       IOTHUB_POLICY_KEY: format(secretReference, 'iothub-policy-key')
