@@ -9,10 +9,9 @@ metadata description = 'Connects The Things Stack to Azure IoT Hub.'
 @description('Region of all resources.')
 param location string = resourceGroup().location
 
-@description('End of the names of all resources, so that they are unique in the world: 3 to 11 lower-case letters and digits.')
-@minLength(3)
+@description('End of the names of all resources, so that they are unique in the world: at most 11 lower-case letters and digits. Empty: made from the id of the resource group.')
 @maxLength(11)
-param nameSuffix string = take(uniqueString(resourceGroup().id), 8)
+param nameSuffix string = ''
 
 @description('Address of the cluster of The Things Stack, such as https://eu1.cloud.thethings.network.')
 @minLength(1)
@@ -52,6 +51,10 @@ param iotHubUnits int = 1
 @secure()
 param webhookSecret string = ''
 
+@description('A second value that is accepted while webhookSecret is being changed. Empty: none.')
+@secure()
+param webhookSecretPrevious string = ''
+
 @description('Instances that are always there for the webhook. 0: an idle app starts when a webhook comes, which can take longer than the 5 seconds that The Things Stack waits; editions that do not repeat webhooks then lose that message. 1: no cold start, for about 5 USD a month (512 MB at a list price of about 0.000004 USD per GB and second; check it).')
 @minValue(0)
 @maxValue(10)
@@ -77,14 +80,15 @@ param deviceIdPrefix string = ''
 @description('Further settings of the bridge, by the names in the README, such as {"TELEMETRY_BODY": "compact"}. No secrets: these are plain values.')
 param furtherSettings { *: string } = {}
 
-var base = 'tts-iot-hub-${toLower(nameSuffix)}'
+var suffix = empty(nameSuffix) ? take(uniqueString(resourceGroup().id), 8) : toLower(nameSuffix)
+var base = 'tts-iot-hub-${suffix}'
 var names = {
   app: base
   eventHubs: base
   hub: base
   monitoring: base
   // No dashes are allowed.
-  storage: 'ttsiothub${toLower(nameSuffix)}'
+  storage: 'ttsiothub${suffix}'
   vault: base
   policy: 'tts-iot-hub'
   packageContainer: 'app-package'
@@ -181,6 +185,8 @@ module secrets 'modules/secrets.bicep' = {
     stackApiKey: stackApiKey
     webhookSecret: webhookSecret
     hasWebhookSecret: !empty(webhookSecret)
+    webhookSecretPrevious: webhookSecretPrevious
+    hasWebhookSecretPrevious: !empty(webhookSecretPrevious)
     hubName: hubName
     hubResourceGroup: hubResourceGroup
     policyName: names.policy
@@ -204,6 +210,7 @@ module app 'modules/app.bicep' = {
     packageContainer: names.packageContainer
     insightsName: names.monitoring
     vaultName: names.vault
+    workspaceName: names.monitoring
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
     maximumInstanceCount: maximumInstanceCount
     packageUri: packageUri
@@ -214,6 +221,9 @@ module app 'modules/app.bicep' = {
       STACK_APPLICATION_ID: stackApplicationId
       STACK_API_KEY: format(secretReference, 'stack-api-key')
       ...(empty(webhookSecret) ? {} : { WEBHOOK_SECRET: format(secretReference, 'webhook-secret') })
+      ...(empty(webhookSecretPrevious)
+        ? {}
+        : { WEBHOOK_SECRET_PREVIOUS: format(secretReference, 'webhook-secret-previous') })
       IOTHUB_HOSTNAME: '${hubName}.azure-devices.net'
       IOTHUB_POLICY_NAME: names.policy
       IOTHUB_POLICY_KEY: format(secretReference, 'iothub-policy-key')
@@ -246,6 +256,12 @@ output iotHubHostName string = '${hubName}.azure-devices.net'
 
 @description('Name of the Function app.')
 output functionAppName string = names.app
+
+@description('Resource id of the identity with which IoT Hub sends to Event Hubs.')
+output hubIdentityId string = hubIdentity.id
+
+@description('Where IoT Hub sends events for the bridge.')
+output stackEventsEndpoint string = 'sb://${names.eventHubs}.servicebus.windows.net'
 
 @description('What is left to do.')
 output nextStep string = 'Fetch the function key with `az functionapp keys list --resource-group ${resourceGroup().name} --name ${names.app} --query functionKeys.default --output tsv`, then set up the webhook with it: `tts-iot-hub webhook install`, or by hand in the Console of The Things Stack.'

@@ -2,11 +2,13 @@
 // from the environment, so that no secret is in a file or in a command's arguments.
 using 'main.bicep'
 
+param nameSuffix = readEnvironmentVariable('NAME_SUFFIX', '')
 param stackClusterAddress = readEnvironmentVariable('STACK_CLUSTER_ADDRESS')
 param stackIdentityAddress = readEnvironmentVariable('STACK_IDENTITY_ADDRESS', '')
 param stackApplicationId = readEnvironmentVariable('STACK_APPLICATION_ID')
 param stackApiKey = readEnvironmentVariable('STACK_API_KEY')
 param webhookSecret = readEnvironmentVariable('WEBHOOK_SECRET', '')
+param webhookSecretPrevious = readEnvironmentVariable('WEBHOOK_SECRET_PREVIOUS', '')
 param enableFallbackRoute = bool(readEnvironmentVariable('ENABLE_FALLBACK_ROUTE', 'true'))
 param iotHubSku = readEnvironmentVariable('IOTHUB_SKU', 'S1')
 param iotHubUnits = int(readEnvironmentVariable('IOTHUB_UNITS', '1'))

@@ -25,6 +25,9 @@ param insightsName string
 @description('Name of the Key Vault.')
 param vaultName string
 
+@description('Name of the Log Analytics workspace.')
+param workspaceName string
+
 @description('Settings of the bridge.')
 param bridgeSettings { *: string }
 
@@ -86,6 +89,7 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       minTlsVersion: '1.2'
       scmMinTlsVersion: '1.2'
       ftpsState: 'Disabled'
+      http20Enabled: true
     }
     functionAppConfig: {
       deployment: {
@@ -170,6 +174,25 @@ resource package 'Microsoft.Web/sites/extensions@2025-03-01' = if (!empty(packag
   dependsOn: [
     app::settings
   ]
+}
+
+resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' existing = {
+  name: workspaceName
+}
+
+resource diagnostics 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  name: 'workspace'
+  scope: app
+  properties: {
+    workspaceId: workspace.id
+    // No logs: Application Insights has them already.
+    metrics: [
+      {
+        category: 'AllMetrics'
+        enabled: true
+      }
+    ]
+  }
 }
 
 @description('Host name of the Function app.')

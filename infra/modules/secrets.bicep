@@ -27,6 +27,13 @@ param webhookSecret string
 @description('Whether there is one. A condition on the secret itself would make what is deployed a secret, too.')
 param hasWebhookSecret bool
 
+@description('The value of that header that was valid before.')
+@secure()
+param webhookSecretPrevious string
+
+@description('Whether there is one.')
+param hasWebhookSecretPrevious bool
+
 @description('Name of the IoT Hub.')
 param hubName string
 
@@ -86,6 +93,15 @@ resource webhook 'Microsoft.KeyVault/vaults/secrets@2025-05-01' = if (hasWebhook
   properties: {
     value: webhookSecret
     contentType: 'Value of the header X-Webhook-Secret'
+  }
+}
+
+resource webhookPrevious 'Microsoft.KeyVault/vaults/secrets@2025-05-01' = if (hasWebhookSecretPrevious) {
+  parent: vault
+  name: 'webhook-secret-previous'
+  properties: {
+    value: webhookSecretPrevious
+    contentType: 'Value of the header X-Webhook-Secret that was valid before'
   }
 }
 
