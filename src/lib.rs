@@ -15,6 +15,7 @@
 //! | [`stack`] | client: The Things Stack, its messages and its API |
 //! | [`iot_hub`] | client: Azure IoT Hub, device sessions, twins, registry |
 //! | [`event_hubs`] | client: parking and dead letters |
+//! | [`managed_identity`] | the tokens of the managed identity, for both Azure clients |
 
 pub mod config;
 pub mod downlink_trace;
@@ -24,6 +25,8 @@ pub mod failure;
 pub mod functions;
 pub mod ids;
 pub mod iot_hub;
+mod lock;
+pub mod managed_identity;
 pub mod message_type;
 pub mod observability;
 pub mod parked_uplinks;

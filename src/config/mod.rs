@@ -2,6 +2,7 @@
 
 mod event_hubs;
 mod hub;
+mod loopback;
 mod problems;
 mod reader;
 mod stack;
@@ -9,8 +10,10 @@ mod stack;
 mod tests;
 mod uplink;
 
+pub(crate) use event_hubs::PLAIN_PORT;
 pub use event_hubs::{EventHubsAuth, EventHubsConfig};
 pub use hub::{HubConfig, Pipeline, PolicyKey, ServiceAuth, Sku};
+pub(crate) use loopback::is_loopback;
 pub use problems::Problems;
 pub use reader::SETTINGS;
 pub use stack::{EventsTarget, StackConfig};

@@ -76,6 +76,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "host name of the namespace, reached with the app's managed identity; wins over `StackEvents`",
     ),
     ("StackEvents__clientId", "system-assigned", "client id of the user-assigned identity for `StackEvents`"),
+    (
+        "EVENTHUBS_ENDPOINT",
+        "the namespace",
+        "address to dial in place of the namespace when it is reached with the managed identity (private endpoint, proxy, emulator): `amqps://host[:port]`, on this machine `amqp://` too; names and tokens stay the namespace's",
+    ),
     ("WEBHOOK_SECRET", "none", "value that the header `X-Webhook-Secret` of a webhook must carry"),
     ("WEBHOOK_SECRET_PREVIOUS", "none", "a second value that is accepted during a rotation"),
     (

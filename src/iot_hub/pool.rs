@@ -11,10 +11,11 @@ use tracing::debug;
 
 use super::ask::{Ask, Order, Reply};
 use super::lane::{Inbox, Lane, Shared};
-use super::lock::lock;
+
 use super::pace::Pace;
 use super::{Flight, HubError, Landing};
 use crate::ids::{DeviceId, EndDevice};
+use crate::lock::lock;
 
 /// Sessions open at once. One costs about 40 KB, most of it TLS; past about a thousand sockets to one address, platforms
 /// run out of source ports (`Azure/azure-sdk-for-net#5106`).

@@ -28,6 +28,9 @@ pub(crate) enum Refused {
     Audience(String),
     #[error("{0}")]
     Token(String),
+    // As the service says it (`Azure/azure-sdk-for-js#32923`).
+    #[error("LocalAuthDisabled: Authorization failed because SAS authentication has been disabled for the namespace.")]
+    LocalAuthDisabled,
     #[error("the connection holds too many tokens")]
     TooMany,
 }
@@ -41,7 +44,8 @@ impl Refused {
             Self::Token(_) => 2,
             Self::Audience(_) => 3,
             Self::Expired(_) => 4,
-            Self::TooMany => 5,
+            Self::LocalAuthDisabled => 5,
+            Self::TooMany => 6,
         }
     }
 }
@@ -72,6 +76,8 @@ impl Scope {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) scope: Scope,
+    /// Whom a bearer token names; `None` for a key, whose rights were looked at already.
+    pub(crate) principal: Option<String>,
     /// Unix time in seconds by the clock of the machine; `i64::MAX` for ever.
     pub(crate) expires_at: i64,
 }
@@ -114,9 +120,21 @@ impl Grants {
         Ok(())
     }
 
-    /// Whether a scope is open now.
-    pub(crate) fn opens(&self, scope: &Scope) -> bool {
-        self.time_left(scope).is_some()
+    /// Whether a scope is open now, by a key or for a principal that `may` do what is asked. The error says why that one may not;
+    /// it is `None` if nothing opens the scope.
+    pub(crate) fn opens<E>(&self, scope: &Scope, may: impl Fn(&str) -> Result<(), E>) -> Result<(), Option<E>> {
+        if self.time_left(scope).is_none() {
+            return Err(None);
+        }
+        let now = (self.now)().unix_timestamp();
+        let mut why = None;
+        for grant in self.held().iter().filter(|grant| grant.scope.covers(scope) && grant.expires_at > now) {
+            match grant.principal.as_deref().map_or(Ok(()), &may) {
+                Ok(()) => return Ok(()),
+                Err(denied) => why = Some(denied),
+            }
+        }
+        Err(why)
     }
 
     fn time_left(&self, scope: &Scope) -> Option<Duration> {
@@ -150,8 +168,12 @@ mod tests {
 
     use super::*;
 
+    fn opens(grants: &Grants, path: &str) -> bool {
+        grants.opens(&Scope::new("a", path), |_| Ok::<_, ()>(())).is_ok()
+    }
+
     fn grant(path: &str, expires_at: i64) -> Grant {
-        Grant { scope: Scope::new("a", path), expires_at }
+        Grant { scope: Scope::new("a", path), principal: None, expires_at }
     }
 
     /// Goes with the paused clock of a test, and shows 1970 when it is first read.
@@ -177,9 +199,9 @@ mod tests {
     async fn an_expired_grant_opens_nothing_and_a_renewed_one_goes_on() {
         let grants = Grants::by(paused);
         grants.add(grant("hub", 0)).expect("room");
-        assert!(!grants.opens(&Scope::new("a", "hub")));
+        assert!(!opens(&grants, "hub"));
         grants.add(grant("hub", 60)).expect("room");
-        assert!(grants.opens(&Scope::new("a", "hub/x")));
+        assert!(opens(&grants, "hub/x"));
         let scope = Scope::new("a", "hub/x");
         let renew = async {
             tokio::task::yield_now().await;
@@ -187,7 +209,21 @@ mod tests {
         };
         let (ended, ()) = tokio::join!(grants.end(&scope), renew);
         assert_eq!(paused().unix_timestamp(), 90, "the first would have ended before: {ended:?}");
-        assert!(!grants.opens(&scope));
+        assert!(!opens(&grants, "hub/x"));
+    }
+
+    #[test]
+    fn a_token_of_a_principal_opens_what_that_one_may_and_a_key_opens_all() {
+        let grants = Grants::by(|| OffsetDateTime::UNIX_EPOCH);
+        let scope = Scope::new("a", "hub");
+        let may = |principal: &str| if principal == "good" { Ok(()) } else { Err(principal.to_owned()) };
+        assert_eq!(grants.opens(&scope, may), Err(None));
+        grants.add(Grant { principal: Some("bad".to_owned()), ..grant("hub", 60) }).expect("room");
+        assert_eq!(grants.opens(&scope, may), Err(Some("bad".to_owned())));
+        grants.add(Grant { principal: Some("good".to_owned()), ..grant("", 60) }).expect("room");
+        assert_eq!(grants.opens(&scope, may), Ok(()));
+        grants.add(grant("hub", 60)).expect("room");
+        assert_eq!(grants.opens(&scope, |_| Err(())), Ok(()), "a key");
     }
 
     #[test]

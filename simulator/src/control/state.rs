@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::{Asked, Problem};
 use super::{App, faults, switches};
-use crate::world::World;
+use crate::world::{LOCAL_USER, World};
 
 /// Most devices in one answer.
 const MAX_DEVICES: usize = 200;
@@ -35,8 +35,6 @@ pub(super) struct Wanted {
     resource: String,
 }
 
-/// In whose name tokens are minted here.
-const LOCAL_USER: &str = "local-user";
 /// How long they hold, as Microsoft Entra's usually do.
 const TOKEN_LIFETIME: time::Duration = time::Duration::hours(1);
 

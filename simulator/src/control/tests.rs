@@ -29,6 +29,7 @@ impl Desk {
             handler: Handler::ByHand,
             settings: BTreeMap::new(),
             event_hubs: EventHubsOptions::default(),
+            infra: None,
             limits: None,
             log: Box::new(|_| {}),
         };

@@ -49,7 +49,7 @@ pub(super) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(world: &'a World) -> Result<Self, StartError> {
-        let service = ServiceClient::new(world, "iothubowner")?;
+        let service = ServiceClient::operator(world)?;
         Ok(Self { world, service, missing: vec![], delivered: BTreeSet::new(), payloads: 0, parked_on_the_way: 0 })
     }
 

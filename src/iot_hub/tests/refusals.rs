@@ -109,7 +109,23 @@ async fn a_registry_that_refuses_us_decides_the_flight() {
         hub.answer_call(status, "", "").await;
         let error = landed(flight).await.telemetry.expect("asked for").expect_err("refused");
         assert_eq!(error.class(), class, "{error}");
+        assert_eq!(error.to_string().contains("needs the right RegistryRead"), class == Class::Denied, "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_device_that_may_not_be_created_or_tagged_names_the_right_for_that() {
+    let hub = ScriptedHub::start().await;
+    let client = hub.client();
+    let flight = fly(&client, "eui-1", message("m1"));
+    refuse(&hub).await;
+    hub.answer_call(404, "", UNKNOWN).await;
+    hub.answer_call(403, "iothub-errorcode: IotHubUnauthorizedAccess\r\n", "").await;
+    let error = landed(flight).await.telemetry.expect("asked for").expect_err("refused");
+    assert!(error.to_string().contains("needs the right RegistryWrite"), "{error}");
+    let id = device("eui-1").id;
+    let (read, _) = tokio::join!(client.twin(&id), hub.answer_call(401, "", ""));
+    assert!(read.expect_err("refused").to_string().contains("needs the right ServiceConnect"));
 }
 
 #[tokio::test]

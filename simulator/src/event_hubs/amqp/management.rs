@@ -28,7 +28,9 @@ fn read(request: &AnyMessage, broker: &Broker, grants: &Grants) -> Outcome {
         return refuse(400, "the operation of $management is READ");
     }
     let Some(name) = field(request, "name") else { return refuse(400, "name is missing") };
-    if !grants.opens(&scope(name)) && !grants.opens(&scope(&format!("{name}/$management"))) {
+    let may = |principal: &str| broker.namespace.permits_reading_of(principal, name);
+    let opens = |path: &str| grants.opens(&scope(path), may).is_ok();
+    if !opens(name) && !opens(&format!("{name}/$management")) {
         return refuse(401, format!("Unauthorized access to {name}"));
     }
     let Some(hub) = broker.namespace.hub(name) else {

@@ -15,7 +15,7 @@ use super::readers::{Readers, Seat};
 use super::sas::{self, SasPolicy};
 use crate::amqp::{Attaching, Credentials, Grant, Grants, Node, Outside, Refused, Scope, Service, error, path};
 use crate::entra::{EVENT_HUBS, Entra};
-use crate::event_hubs::{EventHub, Namespace};
+use crate::event_hubs::{Claim, EventHub, Namespace};
 
 /// The grants of this broker.
 const REALM: &str = "event hubs";
@@ -48,20 +48,23 @@ pub(super) fn scope(path: &str) -> Scope {
 
 impl Service for Nodes {
     fn check(&self, credentials: &Credentials<'_>) -> Result<Grant, Refused> {
-        match *credentials {
+        let by_key = match *credentials {
             Credentials::Sas { token, audience } => {
                 sas::check(token, audience, &self.0.policies, OffsetDateTime::now_utc())
             }
             Credentials::Jwt { token, audience } => {
                 let claims =
                     self.0.entra.check(token, EVENT_HUBS).map_err(|error| Refused::Token(error.to_string()))?;
-                Ok(Grant { scope: scope(path(audience)), expires_at: claims.exp })
+                let scope = scope(path(audience));
+                return Ok(Grant { scope, principal: Some(claims.sub), expires_at: claims.exp });
             }
             Credentials::Plain { user, password } => {
                 let known = self.0.policies.iter().any(|policy| policy.name == user && policy.key == password);
-                if known { Ok(Grant { scope: scope(""), expires_at: i64::MAX }) } else { Err(Refused::Signature) }
+                let grant = Grant { scope: scope(""), principal: None, expires_at: i64::MAX };
+                if known { Ok(grant) } else { Err(Refused::Signature) }
             }
-        }
+        };
+        if self.0.namespace.takes_keys() { by_key } else { by_key.and(Err(Refused::LocalAuthDisabled)) }
     }
 
     fn node(&self, link: &Attaching<'_>, grants: &Arc<Grants>) -> Option<Result<Node, Error>> {
@@ -76,10 +79,10 @@ impl Nodes {
     fn entity(&self, entity: &Entity, link: &Attaching<'_>, grants: &Arc<Grants>) -> Result<Node, Error> {
         let broker = &self.0;
         let scope = scope(path(link.address));
-        if !grants.opens(&scope) {
-            let claim = if link.receives { "Listen" } else { "Send" };
-            let text = format!("Unauthorized access. '{claim}' claim(s) are required to perform this operation.");
-            return Err(error(AmqpError::UnauthorizedAccess, text));
+        let (claim, group) = if link.receives { (Claim::Listen, entity.group.as_deref()) } else { (Claim::Send, None) };
+        let may = |principal: &str| broker.namespace.permits(principal, claim, &entity.hub, group);
+        if grants.opens(&scope, may).is_err() {
+            return Err(unauthorized(claim, path(link.address)));
         }
         let hub = broker.namespace.hub(&entity.hub).ok_or_else(|| not_found(&entity.hub))?;
         let partition = entity.partition.as_deref().map(|id| self::partition(&hub, id)).transpose()?;
@@ -90,7 +93,7 @@ impl Nodes {
                 Ok(Node::Takes(Box::new(|link| Box::pin(producer::serve(link, producer)))))
             }
             (true, Some(partition), Some(group)) => {
-                if !broker.namespace.has_consumer_group(group) {
+                if !broker.namespace.has_consumer_group(&entity.hub, group) {
                     return Err(not_found(&format!("{}:consumergroup:{group}", hub.name())));
                 }
                 // Found out before the attach is answered, so that a client may rely on what `@latest` means.
@@ -104,6 +107,19 @@ impl Nodes {
             _ => Err(error(AmqpError::NotAllowed, "the entity cannot be used in this direction")),
         }
     }
+}
+
+/// The service's sentence (`Azure/azure-event-hubs-python#4`); the host is whatever name the client knows it by.
+fn unauthorized(claim: Claim, path: &str) -> Error {
+    let text = format!(
+        "Unauthorized access. '{}' claim(s) are required to perform this operation. Resource: 'sb://simulated/{}'. \
+         TrackingId:{}_G0, SystemTracker:gateway5, Timestamp:{}",
+        claim.name(),
+        path.to_ascii_lowercase(),
+        uuid::Uuid::new_v4().simple(),
+        OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+    );
+    error(AmqpError::UnauthorizedAccess, text)
 }
 
 fn epoch(link: &Attaching<'_>) -> Result<Option<i64>, Error> {

@@ -25,7 +25,7 @@ use time::OffsetDateTime;
 use super::sas::{SasError, Token};
 use super::{CloudMessage, Feedback, HubError, IotHub};
 use crate::amqp::{Attaching, Credentials, Grant, Grants, Node, Refused, Scope, Service, error, path};
-use crate::entra::{Entra, IOT_HUBS};
+use crate::entra::{Access, Entra, IOT_HUBS, actions};
 use feedback::Outbox;
 
 /// The grants of this broker.
@@ -71,20 +71,21 @@ impl Devicebound for IotHub {
 pub(crate) struct ServiceNodes<H> {
     hub: Arc<H>,
     entra: Entra,
+    access: Access,
     outbox: Arc<Outbox<H>>,
 }
 
 impl ServiceNodes<IotHub> {
     /// The nodes of a hub that takes bearer tokens of this issuer.
-    pub(crate) fn new(hub: IotHub, entra: Entra) -> Self {
-        Self::of(hub, entra)
+    pub(crate) fn new(hub: IotHub, entra: Entra, access: Access) -> Self {
+        Self { access, ..Self::of(hub, entra) }
     }
 }
 
 impl<H: Devicebound> ServiceNodes<H> {
     fn of(hub: H, entra: Entra) -> Self {
         let hub = Arc::new(hub);
-        Self { outbox: Arc::new(Outbox::new(hub.clone())), hub, entra }
+        Self { outbox: Arc::new(Outbox::new(hub.clone())), hub, entra, access: Access::default() }
     }
 
     /// What a shared access signature opens; its own resource says where, whatever audience the client names.
@@ -116,7 +117,7 @@ impl<H: Devicebound> ServiceNodes<H> {
     /// of the moment is taken off; to set the hub's clock again later neither ends nor prolongs what is open already.
     fn grant(&self, resource: &str, expires_at: i64) -> Grant {
         let skew = self.hub.now().unix_timestamp() - OffsetDateTime::now_utc().unix_timestamp();
-        Grant { scope: Scope::new(REALM, resource), expires_at: expires_at.saturating_sub(skew) }
+        Grant { scope: Scope::new(REALM, resource), principal: None, expires_at: expires_at.saturating_sub(skew) }
     }
 }
 
@@ -132,7 +133,7 @@ impl<H: Devicebound> Service for ServiceNodes<H> {
             Credentials::Jwt { token, .. } => {
                 let claims = self.entra.check(token, IOT_HUBS).map_err(|error| Refused::Token(error.to_string()))?;
                 // Microsoft Entra and its tokens go by the clock of the machine.
-                Ok(Grant { scope: Scope::new(REALM, ""), expires_at: claims.exp })
+                Ok(Grant { scope: Scope::new(REALM, ""), principal: Some(claims.sub), expires_at: claims.exp })
             }
             // `{policy}@sas.root.{hub}`; the token says which hub it is for.
             Credentials::Plain { user, password } => {
@@ -146,29 +147,32 @@ impl<H: Devicebound> Service for ServiceNodes<H> {
         let place = path(link.address).to_ascii_lowercase();
         let scope = Scope::new(REALM, &place);
         let (hub, outbox, rights) = (self.hub.clone(), self.outbox.clone(), Rights { grants: grants.clone(), scope });
-        let node = match (place.as_str(), link.receives) {
-            (DEVICEBOUND, false) => Node::Takes(Box::new(|link| Box::pin(take(link, hub, rights)))),
-            (FEEDBACK, true) => Node::Gives(Box::new(|link| Box::pin(outbox.serve(link, rights)))),
-            (FILE_NOTIFICATIONS, true) => Node::Gives(Box::new(|link| Box::pin(stay_quiet(link, rights)))),
+        let (node, action) = match (place.as_str(), link.receives) {
+            (DEVICEBOUND, false) => {
+                let node = Node::Takes(Box::new(|link| Box::pin(take(link, hub, rights))));
+                (node, actions::CLOUD_TO_DEVICE_SEND)
+            }
+            (FEEDBACK, true) => {
+                let node = Node::Gives(Box::new(|link| Box::pin(outbox.serve(link, rights))));
+                (node, actions::CLOUD_TO_DEVICE_FEEDBACK)
+            }
+            (FILE_NOTIFICATIONS, true) => {
+                let node = Node::Gives(Box::new(|link| Box::pin(stay_quiet(link, rights))));
+                (node, actions::FILE_NOTIFICATIONS)
+            }
             (DEVICEBOUND | FEEDBACK | FILE_NOTIFICATIONS, _) => {
                 return Some(Err(error(AmqpError::NotAllowed, "the entity cannot be used in this direction")));
             }
             _ => return None,
         };
-        if self.may(grants, &place) {
-            Some(Ok(node))
-        } else {
-            Some(Err(error(
-                AmqpError::UnauthorizedAccess,
-                "Unauthorized access: put a token with ServiceConnect at $cbs.",
-            )))
-        }
-    }
-}
-
-impl<H> ServiceNodes<H> {
-    fn may(&self, grants: &Grants, place: &str) -> bool {
-        grants.opens(&Scope::new(REALM, place))
+        let opened = grants.opens(&Scope::new(REALM, &place), |who| self.access.check(who, &[action], ""));
+        Some(opened.map(|()| node).map_err(|why| {
+            let text = match why {
+                Some(denied) => denied.refusal("ATTACH", &format!("/{place}")),
+                None => "Unauthorized access: put a token with ServiceConnect at $cbs.".to_owned(),
+            };
+            error(AmqpError::UnauthorizedAccess, text)
+        }))
     }
 }
 

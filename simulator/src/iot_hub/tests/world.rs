@@ -49,6 +49,7 @@ fn options() -> IotHubOptions {
         source,
         condition: condition.into(),
         event_hub: STACK_EVENTS.into(),
+        sender: None,
     };
     let any = "127.0.0.1:0".parse().expect("it is an address");
     IotHubOptions {
@@ -69,6 +70,7 @@ fn options() -> IotHubOptions {
         limits: None,
         faults: Faults::default(),
         entra: crate::entra::Entra::new(),
+        access: crate::entra::Access::default(),
         happenings: crate::happenings::Happenings::default(),
     }
 }

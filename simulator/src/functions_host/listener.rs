@@ -1,0 +1,180 @@
+//! Whether the listener of an Event Hub trigger may start.
+//!
+//! The extension asks `$management` for the partitions first and then receives, as the identity that the connection's settings name
+//! (`MicrosoftDocs/azure-docs articles/azure-functions/functions-reference.md`, identity-based connections). A listener that cannot
+//! start leaves the other functions alone (log of a real one: `Azure/azure-sdk-for-net#26292`). This host does not try again: restart it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use super::function::EventHubTrigger;
+use super::host::event_hub_trigger;
+use super::shared::Shared;
+use crate::entra::{Denied, ManagedIdentity};
+use crate::event_hubs::{Claim, Namespace};
+
+/// How the triggers of an app reach their namespace.
+pub(super) struct Connections {
+    pub(super) namespace: Namespace,
+    /// The host name of the namespace.
+    pub(super) host: String,
+    pub(super) settings: BTreeMap<String, String>,
+    pub(super) identities: Vec<ManagedIdentity>,
+}
+
+/// Why a listener does not start, in the words of the client library or the service.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Cause {
+    #[error("LocalAuthDisabled: Authorization failed because SAS authentication has been disabled for the namespace.")]
+    LocalAuthDisabled,
+    #[error("No such host is known. ({0}:5671)")]
+    OtherHost(String),
+    #[error(
+        "ManagedIdentityCredential authentication failed: No User Assigned or Delegated Managed Identity found for specified \
+         ClientId/ResourceId/PrincipalId."
+    )]
+    NoIdentity,
+    #[error("The messaging entity 'sb://{host}/{event_hub}/ConsumerGroups/{group}' could not be found.")]
+    NoConsumerGroup { host: String, event_hub: String, group: String },
+    #[error(
+        "Unauthorized access. 'Listen' claim(s) are required to perform this operation. Resource: 'sb://{host}/{event_hub}/\
+         consumergroups/{group}'. The identity of {setting} has no role {} there.", denied.role
+    )]
+    Denied { host: String, event_hub: String, group: String, setting: String, denied: Denied },
+}
+
+impl Connections {
+    /// Functions whose listeners cannot start; the log says why.
+    pub(super) fn deaf(&self, shared: &Shared) -> BTreeSet<String> {
+        let mut deaf = BTreeSet::new();
+        for function in &shared.app.functions {
+            let Some(Err(cause)) = event_hub_trigger(function).map(|trigger| self.may_listen(trigger)) else {
+                continue;
+            };
+            let name = &function.name;
+            shared.log.host(format!("The listener for function 'Functions.{name}' was unable to start. {cause}"));
+            shared.log.happened(
+                format!("{name}: its listener did not start, {cause}"),
+                json!({"what": "listener", "function": name}),
+            );
+            deaf.insert(name.clone());
+        }
+        deaf
+    }
+
+    fn may_listen(&self, trigger: &EventHubTrigger) -> Result<(), Cause> {
+        if !self.namespace.is_guarded() {
+            return Ok(());
+        }
+        let setting = |suffix: &str| self.settings.get(&format!("{}{suffix}", trigger.connection));
+        let Some(host) = setting("__fullyQualifiedNamespace") else {
+            return if self.namespace.takes_keys() { Ok(()) } else { Err(Cause::LocalAuthDisabled) };
+        };
+        if !host.eq_ignore_ascii_case(&self.host) {
+            return Err(Cause::OtherHost(host.clone()));
+        }
+        let client_id = setting("__clientId").map_or("", String::as_str);
+        let is_meant = |identity: &&ManagedIdentity| match client_id {
+            "" => identity.resource_id.is_empty(),
+            id => identity.client_id.eq_ignore_ascii_case(id),
+        };
+        let identity = self.identities.iter().find(is_meant).ok_or(Cause::NoIdentity)?;
+        let (event_hub, group) = (trigger.event_hub.clone(), trigger.consumer_group.clone());
+        if !self.namespace.has_consumer_group(&event_hub, &group) {
+            return Err(Cause::NoConsumerGroup { host: host.clone(), event_hub, group });
+        }
+        let principal = &identity.principal_id;
+        self.namespace
+            .permits_reading_of(principal, &event_hub)
+            .and_then(|()| self.namespace.permits(principal, Claim::Listen, &event_hub, Some(&group)))
+            .map_err(|denied| {
+                let setting = format!("{}__clientId", trigger.connection);
+                Cause::Denied { host: host.clone(), event_hub, group, setting, denied }
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entra::{Access, Assignment, Role};
+    use crate::functions_host::function::Shape;
+    use crate::functions_host::retry::RetryPolicy;
+    use crate::happenings::Happenings;
+
+    const HOST: &str = "ns.servicebus.windows.net";
+    const RECEIVER: &str = "a638d3c7-ab3a-418d-83e6-5f17a39d4fde";
+    const SENDER: &str = "2b629674-e913-4c01-ae53-ef4638d8f975";
+
+    fn connections(roles: &[(&str, &str)], settings: &[(&str, &str)]) -> Connections {
+        let assignments: Vec<_> = roles
+            .iter()
+            .map(|(role, scope)| Assignment {
+                scope: (*scope).to_owned(),
+                role: Role::find(role).expect("it is known"),
+                principal: "p-app".to_owned(),
+            })
+            .collect();
+        let access = Access::by_roles("/ns", assignments.into(), Happenings::default());
+        let namespace =
+            Namespace::new(&[("events", 1)]).with_consumer_group_of("events", "mine").guarded_by(access, false);
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let identity = ManagedIdentity {
+            resource_id: "/ids/app".to_owned(),
+            client_id: "c-app".to_owned(),
+            principal_id: "p-app".to_owned(),
+        };
+        Connections { namespace, host: HOST.to_owned(), settings, identities: vec![identity] }
+    }
+
+    fn trigger(group: &str) -> EventHubTrigger {
+        EventHubTrigger {
+            binding: "events".to_owned(),
+            event_hub: "events".to_owned(),
+            consumer_group: group.to_owned(),
+            connection: "C".to_owned(),
+            shape: Shape::ManyBinary,
+            retry: RetryPolicy::None,
+        }
+    }
+
+    const BY_IDENTITY: [(&str, &str); 2] = [("C__fullyQualifiedNamespace", HOST), ("C__clientId", "c-app")];
+
+    #[test]
+    fn a_listener_with_its_role_and_its_group_starts() {
+        for scope in ["/ns", "/ns/eventhubs/events"] {
+            assert_eq!(connections(&[(RECEIVER, scope)], &BY_IDENTITY).may_listen(&trigger("mine")), Ok(()), "{scope}");
+        }
+    }
+
+    #[test]
+    fn a_listener_without_its_role_names_the_role() {
+        for roles in [
+            vec![],
+            vec![(SENDER, "/ns")],
+            vec![(RECEIVER, "/ns/eventhubs/other")],
+            // As on the platform: the partitions are asked for at the Event Hub (`Azure/azure-functions-python-worker#1778`).
+            vec![(RECEIVER, "/ns/eventhubs/events/consumergroups/mine")],
+        ] {
+            let cause = connections(&roles, &BY_IDENTITY).may_listen(&trigger("mine")).expect_err("no role");
+            let text = cause.to_string();
+            assert!(text.contains("'Listen' claim(s)") && text.contains("Azure Event Hubs Data Receiver"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_listener_without_group_identity_or_namespace_says_what_is_not_there() {
+        let role = [(RECEIVER, "/ns")];
+        for (settings, group, text) in [
+            (BY_IDENTITY.to_vec(), "other", "ConsumerGroups/other' could not be found"),
+            (vec![BY_IDENTITY[0], ("C__clientId", "c-2")], "mine", "No User Assigned"),
+            (vec![BY_IDENTITY[0]], "mine", "No User Assigned"),
+            (vec![("C__fullyQualifiedNamespace", "x.example")], "mine", "No such host is known. (x.example"),
+            (vec![("C", "Endpoint=sb://x")], "mine", "LocalAuthDisabled"),
+        ] {
+            let cause = connections(&role, &settings).may_listen(&trigger(group)).expect_err(text);
+            assert!(cause.to_string().contains(text), "{cause}");
+        }
+    }
+}
