@@ -53,7 +53,7 @@ fn report(project: &Project, verified: &Verified) {
 fn pack(project: &Project, binary: &Path) -> Result<Verified> {
     let host_json = fs::read(project.root.join(contents::HOST_JSON)).context("read host.json")?;
     let staged = project.root.join(contents::executable_path(&host_json)?);
-    compile::stage(binary, &staged)?;
+    compile::stage(binary, &staged, &project.version)?;
 
     let names = funcignore::let_through(&project.root)?;
     let executable = contents::executable(&names, &host_json)?;
@@ -61,7 +61,8 @@ fn pack(project: &Project, binary: &Path) -> Result<Verified> {
     fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
     let mut zip = NamedTempFile::new_in(&out)?;
     archive::write(zip.as_file_mut(), &project.root, &names, &executable)?;
-    let verified = verify::file(zip.path(), &project.version)?;
+    let written = fs::read(zip.path()).context("read the package just written")?;
+    let verified = verify::verify(&written, &project.version).context("verify the package just written")?;
 
     // A checksum of another zip must at no time lie beside this one.
     remove(&out.join(SHA256))?;
@@ -163,6 +164,12 @@ mod tests {
             let error = format!("{:#}", pack(&project, &binary).expect_err(complaint));
             assert!(error.contains(complaint), "{error}");
         }
+        let staged = fs::read(root.path().join("bin/app")).expect("staged");
+        assert_eq!(
+            staged,
+            program("tts-iot-hub 1.2.3\n"),
+            "what is refused must not be published from the folder either"
+        );
         assert!(zip == read(&project, ZIP) && sum == read(&project, SHA256));
         assert_eq!(fs::read_dir(project.out()).expect("a folder").count(), 2, "a temporary file is left");
     }

@@ -16,7 +16,7 @@ use cyclonedx_bom::prelude::{
     Bom, Component, Components, Metadata, NormalizedString, Purl, SpecVersion, Validate as _,
 };
 
-use crate::compile::NAME;
+use crate::compile::{NAME, TARGET};
 use crate::project::Project;
 use crate::tree::{self, Graph, Id};
 
@@ -117,7 +117,7 @@ impl Packages {
     fn read(project: &Project) -> Result<Self> {
         let metadata = MetadataCommand::new()
             .current_dir(&project.root)
-            .other_options(["--locked".to_owned()])
+            .other_options(["--locked", "--filter-platform", TARGET].map(str::to_owned))
             .exec()
             .context("ask cargo for the packages")?;
         let id = |package: &Package| Id { name: package.name.to_string(), version: package.version.to_string() };

@@ -69,12 +69,21 @@ pub(crate) fn verify(zip: &[u8], version: &str) -> Result<Verified> {
         let found = mode.with_context(|| format!("{name}: it has no Unix mode bits"))? & 0o7777;
         ensure!(found == wanted, "{name}: its mode is {found:o}, not {wanted:o}");
     }
-    let binary = content(&executable).context("the executable is there")?;
-    elf::must_be_static(binary).with_context(|| executable.clone())?;
-    let says = ask_version(binary).with_context(|| executable.clone())?;
+    let unpacked = content(&executable).context("the executable is there")?;
+    let says = binary(unpacked, version).with_context(|| executable.clone())?;
+    Ok(Verified { executable_bytes: unpacked.len(), executable, says, files: names.len(), bytes, sha256 })
+}
+
+/// Checks a binary, and returns what it says about itself. It runs it.
+///
+/// # Errors
+/// If it is not static, not for x86-64 Linux, or not of this version.
+pub(crate) fn binary(bytes: &[u8], version: &str) -> Result<String> {
+    elf::must_be_static(bytes)?;
+    let says = ask_version(bytes)?;
     let wanted = format!("tts-iot-hub {version}");
-    ensure!(says == wanted, "{executable} says `{says}`, not `{wanted}`");
-    Ok(Verified { executable_bytes: binary.len(), executable, says, files: names.len(), bytes, sha256 })
+    ensure!(says == wanted, "it says `{says}`, not `{wanted}`");
+    Ok(says)
 }
 
 struct Entry {

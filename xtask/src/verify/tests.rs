@@ -43,7 +43,10 @@ fn each_fault_of_a_package_is_found_and_named() {
         (vec![function, ("bin/app", &good, 0o755)], "no host.json"),
         (vec![function, ("bin/app", &dynamic, 0o755), host], "bin/app: it asks for a dynamic linker"),
         (vec![function, ("bin/app", b"#!/bin/sh\n", 0o755), host], "bin/app: read it as a 64-bit ELF"),
-        (vec![function, ("bin/app", &old, 0o755), host], "says `tts-iot-hub 1.2.2`, not `tts-iot-hub 1.2.3`"),
+        (
+            vec![function, ("bin/app", &old, 0o755), host],
+            "bin/app: it says `tts-iot-hub 1.2.2`, not `tts-iot-hub 1.2.3`",
+        ),
     ] {
         let error = format!("{:#}", verify(&zip(&files), VERSION).expect_err(complaint));
         assert!(error.contains(complaint), "{complaint}: {error}");
