@@ -68,7 +68,7 @@ param maximumInstanceCount int = 1
 @description('Address of the package to install. Empty: install nothing, the package is deployed by other means.')
 param packageUri string = 'https://github.com/tts-iot-hub/tts-iot-hub/releases/download/v0.1.0/tts-iot-hub-linux-x64.zip'
 
-@description('Name of an existing IoT Hub to use in place of a new one. existing-hub.sh adds what it needs to it, and deploys this template. Empty: a new hub.')
+@description('Name of an existing IoT Hub to use in place of a new one; nothing in it is changed. existing-hub.sh adds the policy, endpoint and routes, and deploys this template. Also for a hub that this template made and that has got routes or policies since. Empty: a new hub.')
 param existingIotHubName string = ''
 
 @description('Resource group of the existing IoT Hub. Empty: this one.')

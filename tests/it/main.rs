@@ -5,6 +5,7 @@ mod answers;
 mod by_hand;
 mod downward;
 mod house;
+mod infra;
 mod payloads;
 mod recordings;
 mod secrets;
