@@ -16,7 +16,7 @@ pub use reader::SETTINGS;
 pub use stack::{EventsTarget, StackConfig};
 pub use uplink::{TelemetryBody, UplinkConfig};
 
-use crate::observability::Filter;
+use crate::observability::{Filter, Format, Recording};
 use reader::Reader;
 
 /// Everything the bridge is told by its app settings.
@@ -32,8 +32,8 @@ pub struct Config {
     pub event_hubs: EventHubsConfig,
     /// What becomes of an uplink.
     pub uplink: UplinkConfig,
-    /// What is recorded.
-    pub log: Filter,
+    /// What is recorded, and how.
+    pub log: Recording,
 }
 
 impl Config {
@@ -48,14 +48,20 @@ impl Config {
         let hub = HubConfig::read(&mut read);
         let event_hubs = EventHubsConfig::read(&mut read);
         let uplink = UplinkConfig::read(&mut read);
-        let log = log(&mut read);
+        let log = recording(&mut read);
         read.finish(|| {
             Some(Self { port: port?, stack: stack?, hub: hub?, event_hubs: event_hubs?, uplink: uplink?, log: log? })
         })
     }
 }
 
-fn log(read: &mut Reader) -> Option<Filter> {
+fn recording(read: &mut Reader) -> Option<Recording> {
+    let filter = filter(read);
+    let format = read.choice("LOG_FORMAT", &[("text", Format::Text), ("json", Format::Json)], Format::default());
+    Some(Recording { filter: filter?, format: format? })
+}
+
+fn filter(read: &mut Reader) -> Option<Filter> {
     let Some(value) = read.optional("LOG_LEVEL") else { return Some(Filter::default()) };
     let filter = Filter::parse(&value);
     if filter.is_none() {

@@ -8,6 +8,7 @@ mod house;
 mod infra;
 mod payloads;
 mod recordings;
+mod records;
 mod secrets;
 mod settings;
 mod support;
