@@ -6,6 +6,7 @@ mod by_hand;
 mod downward;
 mod house;
 mod managed_identity;
+mod infra;
 mod payloads;
 mod recordings;
 mod records;
