@@ -4,6 +4,7 @@
 mod answers;
 mod by_hand;
 mod downward;
+mod every_right;
 mod house;
 mod managed_identity;
 mod payloads;
