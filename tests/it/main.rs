@@ -7,6 +7,7 @@ mod downward;
 mod house;
 mod managed_identity;
 mod payloads;
+mod prefix;
 mod recordings;
 mod rights;
 mod secrets;
