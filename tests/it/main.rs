@@ -8,6 +8,7 @@ mod every_right;
 mod house;
 mod managed_identity;
 mod payloads;
+mod prefix;
 mod recordings;
 mod rights;
 mod secrets;
