@@ -106,8 +106,13 @@ async fn run(config: Config) -> Result<(), Failure> {
         uplink.clone(),
         config.event_hubs.parked_max_attempts,
     );
-    let forwarder =
-        EventHubForwarder::new(stack_config, stack, share(Share::EventHubForwarder), Arc::clone(&event_hubs));
+    let forwarder = EventHubForwarder::new(
+        stack_config,
+        config.hub.device_prefix.clone(),
+        stack,
+        share(Share::EventHubForwarder),
+        Arc::clone(&event_hubs),
+    );
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), port = config.port, hub = %config.hub.hostname, application = %stack_config.application_id, "serving");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

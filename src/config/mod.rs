@@ -52,9 +52,22 @@ impl Config {
         let event_hubs = EventHubsConfig::read(&mut read);
         let uplink = UplinkConfig::read(&mut read);
         let log = recording(&mut read);
+        if let (Some(stack), Some(hub)) = (&stack, &hub) {
+            check_prefix(&mut read, stack, hub);
+        }
         read.finish(|| {
             Some(Self { port: port?, stack: stack?, hub: hub?, event_hubs: event_hubs?, uplink: uplink?, log: log? })
         })
+    }
+}
+
+/// The package itself connects to IoT Hub, under the ids of The Things Stack.
+fn check_prefix(read: &mut Reader, stack: &StackConfig, hub: &HubConfig) {
+    if stack.events_target == EventsTarget::Package && !hub.device_prefix.is_empty() {
+        read.problem(
+            "DEVICE_ID_PREFIX",
+            "cannot go with STACK_EVENTS_TARGET=package, whose package knows no prefix; leave one of them out",
+        );
     }
 }
 

@@ -50,6 +50,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     ("IOTHUB_CLIENT_ID", "system-assigned", "client id of the user-assigned identity for `IOTHUB_CREDENTIAL`"),
     (
+        "DEVICE_ID_PREFIX",
+        "none",
+        "what stands before the ids of The Things Stack in those of IoT Hub, such as `lorawan-`: on a hub that others use too, the bridge then speaks as, creates and follows such devices only",
+    ),
+    (
         "IOTHUB_GATEWAY_HOSTNAME",
         "the hub",
         "host to dial in place of the hub (private endpoint, proxy); names and tokens stay the hub's",

@@ -104,6 +104,7 @@ fn every_problem_is_told_at_once_in_the_order_of_the_table() {
         ("IOTHUB_POLICY_NAME", ""),
         ("IOTHUB_POLICY_KEY", "not base64"),
         ("IOTHUB_CREDENTIAL", "password"),
+        ("DEVICE_ID_PREFIX", "LoRaWAN/"),
         ("IOTHUB_GATEWAY_HOSTNAME", "a b"),
         ("IOTHUB_MQTT_PORT", "0"),
         ("IOTHUB_HTTPS_PORT", "65536"),
@@ -257,6 +258,17 @@ fn the_service_api_is_reached_with_the_policy_or_a_managed_identity() {
         auth(&[managed, ("IOTHUB_CLIENT_ID", "11111111-2222-3333-4444-555555555555")]),
         ServiceAuth::ManagedIdentity { client_id }
     );
+}
+
+#[test]
+fn a_prefix_of_device_ids_is_none_by_default_and_no_match_for_the_package() {
+    assert!(config(&[]).hub.device_prefix.is_empty());
+    let prefix = config(&[("DEVICE_ID_PREFIX", "lorawan-")]).hub.device_prefix;
+    assert_eq!(prefix.strip("lorawan-probe-1"), Some("probe-1"));
+    let told = problem(&[("DEVICE_ID_PREFIX", "lorawan-"), ("STACK_EVENTS_TARGET", "package")]);
+    assert!(told.starts_with("DEVICE_ID_PREFIX: cannot go with STACK_EVENTS_TARGET=package"), "{told}");
+    let told = problem(&[("DEVICE_ID_PREFIX", "@Microsoft.KeyVault(x)")]);
+    assert!(told.contains("Key Vault"), "{told}");
 }
 
 #[test]

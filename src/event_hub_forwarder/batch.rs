@@ -113,7 +113,7 @@ impl<S: Services> Batches<S> {
                 tally.count(Done::Ignored(Ignored::DoneBefore));
                 continue;
             }
-            let (device, what) = match catch_unwind(AssertUnwindSafe(|| decode(&event))) {
+            let (device, what) = match catch_unwind(AssertUnwindSafe(|| decode(&event, &self.worker.rules.prefix))) {
                 Ok(Decoded::Ignored(reason)) => {
                     tally.count(Done::Ignored(reason));
                     continue;

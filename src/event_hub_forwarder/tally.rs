@@ -14,6 +14,8 @@ pub(super) enum Ignored {
     OtherOperation,
     /// Names no device.
     NoDevice,
+    /// A device whose id has not our prefix.
+    NotOurs,
     /// A device that The Things Stack cannot have.
     NotAStackId,
     /// Our own reported patch came back.
@@ -51,6 +53,7 @@ impl Ignored {
             Self::Module => "ignored.module",
             Self::OtherOperation => "ignored.other_operation",
             Self::NoDevice => "ignored.no_device",
+            Self::NotOurs => "ignored.not_ours",
             Self::NotAStackId => "ignored.not_a_stack_id",
             Self::EchoOfReported => "ignored.echo_reported",
             Self::EchoOfTags => "ignored.echo_tags",

@@ -150,6 +150,7 @@ impl IotHub {
         let key = Arc::clone(&config.policy_key);
         let shared = lane::Shared {
             hostname: config.hostname.clone(),
+            prefix: config.device_prefix.clone(),
             address: address::Address::new(&config.dial_host, config.mqtt_port),
             server_name,
             tls: TlsConnector::from(tls::client_config(&roots)?),

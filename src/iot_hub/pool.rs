@@ -58,7 +58,7 @@ impl Pool {
     ) -> Landing {
         let id = &device.id;
         let mut landing = Landing::default();
-        if let Some(message) = flight.telemetry.take_if(|message| !message.fits(id)) {
+        if let Some(message) = flight.telemetry.take_if(|message| !message.fits(&self.shared.prefix.identity_of(id))) {
             landing.telemetry = Some(Err(HubError::TooLarge { device: id.clone(), size: message.size() }));
         }
         let (telemetry, acknowledged) = flight.telemetry.map(|what| Ask::new(what, deadline, pace)).unzip();

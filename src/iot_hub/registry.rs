@@ -18,7 +18,7 @@ use super::sas::Tokens;
 use super::{HubError, Identity, Twin};
 use crate::config::{HubConfig, ServiceAuth};
 use crate::failure::Class;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, DevicePrefix};
 use crate::managed_identity::{IdentityError, ManagedIdentity};
 
 /// Version of the service API.
@@ -48,6 +48,7 @@ enum Auth {
 pub(super) struct Registry {
     client: reqwest::Client,
     base: String,
+    prefix: DevicePrefix,
     auth: Auth,
 }
 
@@ -82,7 +83,8 @@ impl Registry {
                 Auth::Identity(ManagedIdentity::new(client_id.as_deref(), SCOPE)?)
             }
         };
-        Ok(Self { client, base: format!("https://{}:{}", config.dial_host, config.https_port), auth })
+        let base = format!("https://{}:{}", config.dial_host, config.https_port);
+        Ok(Self { client, base, prefix: config.device_prefix.clone(), auth })
     }
 
     pub(super) async fn identity(&self, pace: &Pace, id: &DeviceId) -> Result<Option<Identity>, HubError> {
@@ -93,7 +95,8 @@ impl Registry {
 
     /// Creates an identity and never touches one that exists; whether it was created.
     pub(super) async fn create_identity(&self, pace: &Pace, id: &DeviceId) -> Result<bool, HubError> {
-        let body = json!({"deviceId": id.as_str(), "status": "enabled", "authentication": {"type": "sas"}});
+        let body =
+            json!({"deviceId": self.prefix.identity_of(id), "status": "enabled", "authentication": {"type": "sas"}});
         // Without If-Match the hub creates only.
         let call = Call {
             name: "create identity",
@@ -166,8 +169,9 @@ impl Registry {
     }
 
     async fn request(&self, call: Call<'_>) -> Result<reqwest::RequestBuilder, HubError> {
-        // An id of The Things Stack needs no escaping in a URL.
-        let url = format!("{}/{}/{}?api-version={API_VERSION}", self.base, call.collection, call.id);
+        // Neither an id of The Things Stack nor the prefix needs escaping in a URL.
+        let identity = self.prefix.identity_of(call.id);
+        let url = format!("{}/{}/{identity}?api-version={API_VERSION}", self.base, call.collection);
         let mut request = self.client.request(call.method, url).header(AUTHORIZATION, self.authorization().await?);
         if let Some(etag) = call.if_match {
             request = request.header(IF_MATCH, format!("\"{etag}\""));

@@ -4,10 +4,12 @@
 mod answers;
 mod by_hand;
 mod downward;
+mod every_right;
 mod house;
-mod managed_identity;
 mod infra;
+mod managed_identity;
 mod payloads;
+mod prefix;
 mod recordings;
 mod records;
 mod rights;

@@ -15,13 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::app::{App, StartError};
 use super::fleet::{Instance, group_of};
-use super::function::{EventHubTrigger, Function, Trigger};
 use super::handler::{Handler, Launch, attach, supervise};
-use super::listener::Connections;
+use super::listener::{Connections, event_hub_trigger};
 use super::log::{Log, LogSink};
 use super::pace::Pace;
 use super::server;
-use super::shared::{Counters, Cursor, Parts, Shared};
+use super::shared::{Counters, Parts, Shared};
 use super::trigger::{Consumer, consume};
 use crate::entra::ManagedIdentity;
 use crate::event_hubs::Namespace;
@@ -123,7 +122,13 @@ impl FunctionsHost {
         if let Some(executable) = options.executable {
             app.executable = executable;
         }
-        let mut consumers = consumers(&app, &options.namespace, &options.fully_qualified_namespace)?;
+        let connections = Connections {
+            namespace: options.namespace.clone(),
+            host: options.fully_qualified_namespace,
+            settings: options.settings.clone(),
+            identities: options.identities,
+        };
+        let mut consumers = connections.consumers(&app)?;
         let listen = |source| StartError::Listen { addr: options.listen, source };
         let port = match options.external_port {
             Some(port) => port,
@@ -136,12 +141,6 @@ impl FunctionsHost {
         let addr = listener.local_addr().map_err(listen)?;
         let (handler, wishes) = Handler::new(port);
         let external = options.external_port.is_some();
-        let connections = Connections {
-            namespace: options.namespace.clone(),
-            host: options.fully_qualified_namespace,
-            settings: options.settings.clone(),
-            identities: options.identities,
-        };
         let launch =
             Launch { executable: app.executable.clone(), settings: options.settings, platform: options.platform };
         let route_prefix = app.route_prefix.clone();
@@ -340,37 +339,6 @@ fn spawn_all(shared: &Arc<Shared>, listener: TcpListener, consumers: Vec<Consume
         tokio::spawn(consume(Arc::clone(shared), consumer));
     }
     tokio::spawn(server::serve(Arc::clone(shared), listener));
-}
-
-pub(super) fn event_hub_trigger(function: &Function) -> Option<&EventHubTrigger> {
-    match &function.trigger {
-        Trigger::EventHub(trigger) => Some(trigger),
-        Trigger::Http(_) => None,
-    }
-}
-
-fn consumers(app: &App, namespace: &Namespace, namespace_name: &str) -> Result<Vec<Consumer>, StartError> {
-    let mut consumers = Vec::new();
-    for function in &app.functions {
-        let Some(trigger) = event_hub_trigger(function) else { continue };
-        let Some(hub) = namespace.hub(&trigger.event_hub) else {
-            let problem = format!("the namespace has no Event Hub '{}'", trigger.event_hub);
-            return Err(StartError::invalid(&function.name, problem));
-        };
-        for partition in 0..hub.partition_count() {
-            consumers.push(Consumer {
-                hub: Arc::clone(&hub),
-                cursor: Cursor {
-                    event_hub: trigger.event_hub.clone(),
-                    consumer_group: trigger.consumer_group.clone(),
-                    partition,
-                },
-                origin: trigger.origin(&function.name, namespace_name, partition),
-                retry: trigger.retry,
-            });
-        }
-    }
-    Ok(consumers)
 }
 
 /// The absolute path of the executable, which must be one.

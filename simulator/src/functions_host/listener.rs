@@ -5,13 +5,15 @@
 //! start leaves the other functions alone (log of a real one: `Azure/azure-sdk-for-net#26292`). This host does not try again: restart it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::json;
 
-use super::function::EventHubTrigger;
-use super::host::event_hub_trigger;
-use super::shared::Shared;
-use crate::entra::{Denied, ManagedIdentity};
+use super::app::{App, StartError};
+use super::function::{EventHubTrigger, Function, Trigger};
+use super::shared::{Cursor, Shared};
+use super::trigger::Consumer;
+use crate::entra::ManagedIdentity;
 use crate::event_hubs::{Claim, Namespace};
 
 /// How the triggers of an app reach their namespace.
@@ -38,13 +40,38 @@ enum Cause {
     #[error("The messaging entity 'sb://{host}/{event_hub}/ConsumerGroups/{group}' could not be found.")]
     NoConsumerGroup { host: String, event_hub: String, group: String },
     #[error(
-        "Unauthorized access. 'Listen' claim(s) are required to perform this operation. Resource: 'sb://{host}/{event_hub}/\
-         consumergroups/{group}'. The identity of {setting} has no role {} there.", denied.role
+        "Unauthorized access. 'Listen' claim(s) are required to perform this operation. Resource: 'sb://{resource}'. The identity of \
+         {setting} has no role {role} there."
     )]
-    Denied { host: String, event_hub: String, group: String, setting: String, denied: Denied },
+    Denied { resource: String, setting: String, role: &'static str },
 }
 
 impl Connections {
+    /// One consumer for each partition that a function of the app reads.
+    pub(super) fn consumers(&self, app: &App) -> Result<Vec<Consumer>, StartError> {
+        let mut consumers = Vec::new();
+        for function in &app.functions {
+            let Some(trigger) = event_hub_trigger(function) else { continue };
+            let Some(hub) = self.namespace.hub(&trigger.event_hub) else {
+                let problem = format!("the namespace has no Event Hub '{}'", trigger.event_hub);
+                return Err(StartError::invalid(&function.name, problem));
+            };
+            for partition in 0..hub.partition_count() {
+                consumers.push(Consumer {
+                    hub: Arc::clone(&hub),
+                    cursor: Cursor {
+                        event_hub: trigger.event_hub.clone(),
+                        consumer_group: trigger.consumer_group.clone(),
+                        partition,
+                    },
+                    origin: trigger.origin(&function.name, &self.host, partition),
+                    retry: trigger.retry,
+                });
+            }
+        }
+        Ok(consumers)
+    }
+
     /// Functions whose listeners cannot start; the log says why.
     pub(super) fn deaf(&self, shared: &Shared) -> BTreeSet<String> {
         let mut deaf = BTreeSet::new();
@@ -88,10 +115,18 @@ impl Connections {
         self.namespace
             .permits_reading_of(principal, &event_hub)
             .and_then(|()| self.namespace.permits(principal, Claim::Listen, &event_hub, Some(&group)))
-            .map_err(|denied| {
-                let setting = format!("{}__clientId", trigger.connection);
-                Cause::Denied { host: host.clone(), event_hub, group, setting, denied }
+            .map_err(|denied| Cause::Denied {
+                resource: format!("{host}/{event_hub}/consumergroups/{group}"),
+                setting: format!("{}__clientId", trigger.connection),
+                role: denied.role,
             })
+    }
+}
+
+pub(super) fn event_hub_trigger(function: &Function) -> Option<&EventHubTrigger> {
+    match &function.trigger {
+        Trigger::EventHub(trigger) => Some(trigger),
+        Trigger::Http(_) => None,
     }
 }
 

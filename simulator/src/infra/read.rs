@@ -51,6 +51,8 @@ impl Infra {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct HubProperties {
+    #[serde(default)]
+    disable_local_auth: bool,
     authorization_policies: Vec<PolicyProperties>,
     #[serde(default)]
     event_hub_endpoints: BTreeMap<String, BuiltInProperties>,
@@ -147,6 +149,9 @@ impl Reading {
     fn hub(&self, namespace: &EventHubs) -> Result<Hub, InfraError> {
         let resource = self.snapshot.one("Microsoft.Devices/IotHubs", NO_HUB)?;
         let properties: HubProperties = resource.part(&resource.properties)?;
+        if properties.disable_local_auth {
+            return Err(resource.wrong("a hub without shared access policies is not simulated: devices need them"));
+        }
         let sku: SkuProperties = resource.part(&resource.sku)?;
         let size: Sku = sku.name.parse().map_err(|_| resource.wrong(format!("the size {} is not known", sku.name)))?;
         let policies = properties.authorization_policies.iter().map(|policy| policy_of(resource, policy));

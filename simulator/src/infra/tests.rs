@@ -125,6 +125,10 @@ fn what_the_simulator_does_not_know_is_refused_with_its_name() {
             endpoint(|endpoint| endpoint["endpointUri"] = json!("sb://other.servicebus.windows.net")),
             "is not the namespace",
         ),
+        (
+            refused(HUB, |hub| hub["properties"]["disableLocalAuth"] = json!(true)),
+            "a hub without shared access policies is not simulated",
+        ),
         (refused(HUB, |hub| hub["identity"] = json!({})), "the hub does not have the identity"),
         (refused(HUB, |hub| hub["properties"]["authorizationPolicies"][0]["rights"] = json!("All")), "the right All"),
         (

@@ -5,7 +5,9 @@
 //! | `plan` | what the hub and the Event Hubs are to be: by default, or by a template |
 //! | `settings` | the app settings of the handler: by default, or by a template |
 //! | `minted` | keys that are made up |
+//! | `description` | how clients reach what runs |
 
+mod description;
 mod minted;
 mod plan;
 mod settings;
@@ -17,7 +19,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::entra::{Entra, IdentityEndpoint};
@@ -26,8 +27,7 @@ use crate::faults::Faults;
 use crate::functions_host::{FunctionsHost, HostOptions, LogSink};
 use crate::happenings::{Happenings, Kind};
 use crate::infra::Infra;
-use crate::iot_hub::{BUILT_IN_EVENTS, IotHub, IotHubOptions, Policy, ServiceNodes, Tier};
-use crate::shell_word::shell_word;
+use crate::iot_hub::{IotHub, IotHubOptions, Policy, ServiceNodes, Tier};
 use crate::stack::{Stack, StackOptions, Webhook};
 use crate::tls::Tls;
 use minted::{random_api_key, random_key, random_word};
@@ -301,60 +301,6 @@ impl World {
     pub fn webhook(&self) -> (String, [(&'static str, &str); 2]) {
         let url = format!("{}/uplink", self.functions.base_url());
         (url, [("x-functions-key", &self.function_key), ("X-Webhook-Secret", &self.webhook_secret)])
-    }
-
-    /// All that a client of the simulated services needs to know.
-    #[must_use]
-    pub fn description(&self) -> Value {
-        let policies: Vec<_> = self
-            .policies
-            .iter()
-            .map(|policy| {
-                let key = STANDARD.encode(&policy.key);
-                json!({
-                    "name": policy.name,
-                    "key": key,
-                    "connection_string": format!(
-                        "HostName={};SharedAccessKeyName={};SharedAccessKey={key}",
-                        self.hub_host, policy.name
-                    ),
-                })
-            })
-            .collect();
-        let keys = self.events.takes_keys();
-        let (webhook_url, headers) = self.webhook();
-        let headers: BTreeMap<_, _> = headers.into_iter().collect();
-        json!({
-            "hub_host_name": self.hub_host,
-            "mqtt": {"host": "localhost", "port": self.iot_hub.mqtt_addr().port()},
-            "hub_https": {"host": "localhost", "port": self.iot_hub.https_addr().port()},
-            "ca_file": self.ca_file(),
-            "policies": policies,
-            "event_hubs": {
-                "port": self.event_hubs.addr().port(),
-                "connection_string": keys.then(|| self.event_hubs.connection_string()),
-                "amqps_port": self.event_hubs.tls_addr().map(|addr| addr.port()),
-                "amqps_connection_string": self.event_hubs.tls_connection_string().filter(|_| keys),
-                "built_in_endpoint": BUILT_IN_EVENTS,
-                "stack_events": "stack-events",
-                "parked_uplinks": "parked-uplinks",
-                "dead_letters": "dead-letters",
-            },
-            "stack": {
-                "base_url": self.stack.base_url(),
-                "application_id": APPLICATION_ID,
-                "api_key": self.settings["STACK_API_KEY"],
-            },
-            "functions": {"base_url": self.functions.base_url()},
-            "webhook": {"url": webhook_url, "headers": headers},
-        })
-    }
-
-    /// The settings, and what the platform adds, as lines that a shell or an env-file reader takes.
-    #[must_use]
-    pub fn env_file(&self) -> String {
-        let all = self.settings.iter().chain(&self.platform);
-        all.map(|(name, value)| format!("{name}={}\n", shell_word(value))).collect()
     }
 
     /// Stops the handler and the services; The Things Stack stops with the last handle to it.

@@ -78,8 +78,7 @@ fn of_local_user(name: &str, definition: &str, scope: &str) -> Result<Assignment
 fn policy_of(policy: &AccessPolicy) -> Policy {
     let has = |right: &str| policy.rights.contains(right);
     let rights = Rights {
-        // Who may write identities may read them.
-        registry_read: has("RegistryRead") || has("RegistryWrite"),
+        registry_read: has("RegistryRead"),
         registry_write: has("RegistryWrite"),
         service_connect: has("ServiceConnect"),
         device_connect: has("DeviceConnect"),

@@ -98,7 +98,7 @@ impl Started<'_> {
         let access = infra.access(&secret.vault_id, &[], happenings);
         let place = format!("secrets/{}", secret.name);
         let reader = infra.app.vault_reader.as_deref();
-        if !reader.is_some_and(|reader| access.check(reader, &[actions::SECRETS_GET], &place).is_ok()) {
+        if reader.is_none_or(|reader| access.check(reader, &[actions::SECRETS_GET], &place).is_err()) {
             return Ok(None);
         }
         Ok(Some(match &secret.value {

@@ -1,0 +1,287 @@
+//! Every right is needed: with what the template gives the main job runs; without any one right a named piece of it fails, and the
+//! message says what is missing. The world is the committed snapshot's (`infra/snapshots/default.snapshot.json`).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use simulator::eventually::eventually;
+use simulator::infra::{AssignedRole, Infra};
+use simulator::iot_hub::Fault;
+use simulator::stack::{LocalDevice, WebhookAnswer};
+use simulator::world::{Handler, World};
+
+use crate::support::*;
+
+/// A role assignment as a person would name it: role, place, identity.
+type Named = (&'static str, &'static str, &'static str);
+
+const APP: &str = "tts-iot-hub-example-app";
+const HUB: &str = "tts-iot-hub-example-hub";
+
+/// What the bridge does with its rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    /// The join and the uplink of a device that IoT Hub does not know are delivered.
+    UnknownDevice,
+    /// Tags become a registration, and a desired property a downlink.
+    TwinChange,
+    /// An uplink of an outage is parked.
+    Parking,
+    /// It is delivered afterwards.
+    Unparking,
+    /// An uplink of a disabled device is dead-lettered.
+    DeadLetter,
+}
+
+/// Who tells what is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Teller {
+    /// The bridge, in its answer to the webhook or in its log.
+    Bridge,
+    /// The Functions host, in its log.
+    Host,
+    /// IoT Hub, in its diagnostics.
+    Hub,
+}
+
+/// What fails without a role, and who says it in which words.
+struct Loss {
+    role: Named,
+    piece: Piece,
+    teller: Teller,
+    words: &'static [&'static str],
+}
+
+/// Every role that the bridge works with, and nothing else.
+const LOSSES: [Loss; 8] = [
+    Loss {
+        role: ("IoT Hub Registry Contributor", "IotHubs/tts-iot-hub-example", APP),
+        piece: Piece::UnknownDevice,
+        teller: Teller::Bridge,
+        words: &["role IoT Hub Registry Contributor"],
+    },
+    Loss {
+        role: ("IoT Hub Twin Contributor", "IotHubs/tts-iot-hub-example", APP),
+        piece: Piece::TwinChange,
+        teller: Teller::Bridge,
+        words: &["role IoT Hub Twin Contributor"],
+    },
+    Loss {
+        role: ("Azure Event Hubs Data Receiver", "eventhubs/stack-events", APP),
+        piece: Piece::TwinChange,
+        teller: Teller::Host,
+        words: &["'Functions.EventHubForwarder' was unable to start", "role Azure Event Hubs Data Receiver"],
+    },
+    Loss {
+        role: ("Azure Event Hubs Data Receiver", "eventhubs/parked-uplinks", APP),
+        piece: Piece::Unparking,
+        teller: Teller::Host,
+        words: &["'Functions.ParkedUplinks' was unable to start", "role Azure Event Hubs Data Receiver"],
+    },
+    Loss {
+        role: ("Azure Event Hubs Data Sender", "eventhubs/parked-uplinks", APP),
+        piece: Piece::Parking,
+        teller: Teller::Bridge,
+        words: &["event hub parked-uplinks refused us", "role Azure Event Hubs Data Sender"],
+    },
+    Loss {
+        role: ("Azure Event Hubs Data Sender", "eventhubs/dead-letters", APP),
+        piece: Piece::DeadLetter,
+        teller: Teller::Bridge,
+        words: &["event hub dead-letters refused us", "role Azure Event Hubs Data Sender"],
+    },
+    Loss {
+        role: ("Azure Event Hubs Data Sender", "eventhubs/stack-events", HUB),
+        piece: Piece::TwinChange,
+        teller: Teller::Hub,
+        words: &["event dropped", "Azure Event Hubs Data Sender on stack-events"],
+    },
+    Loss {
+        role: ("Key Vault Secrets User", "vaults/tts-iot-hub-example", APP),
+        piece: Piece::UnknownDevice,
+        teller: Teller::Bridge,
+        words: &["the Key Vault reference was not resolved", "role Key Vault Secrets User"],
+    },
+];
+
+/// Roles that the platform works with and no part of the bridge: the simulated host has no storage and sends no metrics. Sources:
+/// `Azure-Samples/azure-functions-flex-consumption-samples IaC/bicep/rbac.bicep`, `Azure-Samples/functions-quickstart-dotnet-azd-eventhub
+/// infra/app/rbac.bicep`.
+const PLATFORM: [Named; 2] = [
+    // Host locks and keys, the package, and the checkpoints of Event Hub triggers.
+    ("Storage Blob Data Owner", "storageAccounts/ttsiothubexample", APP),
+    // Logs and metrics of the host.
+    ("Monitoring Metrics Publisher", "components/tts-iot-hub-example", APP),
+];
+
+fn template() -> Infra {
+    Infra::read(&root().join("infra/snapshots/default.snapshot.json")).expect("the snapshot is read")
+}
+
+fn name(assigned: &AssignedRole) -> (&str, &str, &str) {
+    (assigned.assignment.role.name, assigned.place(), &assigned.identity)
+}
+
+/// A world of a template, and what everyone in it says.
+struct Stage {
+    world: World,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stage {
+    async fn open(infra: Infra) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let log = {
+            let lines = Arc::clone(&lines);
+            Box::new(move |line: &str| lines.lock().expect("no panic").push(line.to_owned()))
+        };
+        let world = start_as(Handler::Program(handler()), &[], Some(infra), log).await;
+        Self { world, lines }
+    }
+
+    /// What a webhook is answered counts as said by the bridge.
+    fn keep(&self, answer: &WebhookAnswer) {
+        let text = String::from_utf8_lossy(&answer.body);
+        self.lines.lock().expect("no panic").push(format!("handler: answered {:?} {text}", answer.status));
+    }
+
+    /// Whether someone said all these words at once.
+    fn said(&self, teller: Teller, words: &[&str]) -> bool {
+        let fits = |line: &str| words.iter().all(|word| line.contains(word));
+        let prefix = match teller {
+            Teller::Hub => {
+                let told = self.world.happenings.after(0).happenings;
+                return told.iter().any(|happening| fits(&happening.title));
+            }
+            Teller::Bridge => "handler: ",
+            Teller::Host => "host: ",
+        };
+        self.lines.lock().expect("no panic").iter().any(|line| line.starts_with(prefix) && fits(line))
+    }
+
+    async fn uplink(&self, device: &str) -> String {
+        let answer = self.world.stack.uplink(device, 2, Some(json!({"n": 1}))).await;
+        self.keep(&answer);
+        outcome(&answer)
+    }
+
+    /// Does what sets a piece going. What must come of it is told by [`Self::holds`].
+    async fn play(&self, piece: Piece) {
+        let world = &self.world;
+        match piece {
+            Piece::UnknownDevice => {
+                world.stack.register_local(&LocalDevice::otaa("probe-unknown", 1)).expect("a valid device");
+                self.keep(&world.stack.join("probe-unknown").await);
+                self.uplink("probe-unknown").await;
+            }
+            Piece::TwinChange => {
+                let desired = json!({"rawDownlink": {"fPort": 15, "framePayload": "BEEF"}});
+                service(world).create_device("valve-0001", &lorawan_tags(1)).await.expect("made");
+                service(world).patch_desired("valve-0001", &desired).await.expect("patched");
+            }
+            Piece::Parking | Piece::Unparking => {
+                service(world).create_device("probe-parked", &json!({})).await.expect("made");
+                world.stack.register_local(&LocalDevice::abp("probe-parked", 2)).expect("a valid device");
+                world.iot_hub.set_fault(Fault::Refuse);
+                self.uplink("probe-parked").await;
+                world.iot_hub.set_fault(Fault::None);
+            }
+            Piece::DeadLetter => {
+                service(world).create_device("probe-disabled", &json!({})).await.expect("made");
+                service(world).set_enabled("probe-disabled", false).await.expect("disabled");
+                world.stack.register_local(&LocalDevice::abp("probe-disabled", 3)).expect("a valid device");
+                self.uplink("probe-disabled").await;
+            }
+        }
+    }
+
+    /// Whether what a piece is for has come about.
+    fn holds(&self, piece: Piece) -> bool {
+        let world = &self.world;
+        let delivered = |device: &str, count: usize| {
+            let of_device = telemetry(world).into_iter().filter(|stored| {
+                text(stored.event.annotations.get("iothub-connection-device-id")).as_deref() == Some(device)
+            });
+            of_device.count() == count
+        };
+        match piece {
+            Piece::UnknownDevice => delivered("probe-unknown", 2),
+            Piece::TwinChange => {
+                let stack = &twin(world, "valve-0001")["tags"]["stack"];
+                stack["registration"]["state"] == "registered" && stack["downlink"]["state"] == "waiting"
+            }
+            Piece::Parking => !events(world, "parked-uplinks").is_empty(),
+            Piece::Unparking => delivered("probe-parked", 1),
+            Piece::DeadLetter => events(world, "dead-letters").len() == 1,
+        }
+    }
+}
+
+fn outcome(answer: &WebhookAnswer) -> String {
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    body["outcome"].as_str().unwrap_or("none").to_owned()
+}
+
+#[test]
+fn the_tables_have_every_role_of_the_template_and_no_other() {
+    let template = template();
+    let given: BTreeSet<_> = template.assignments().iter().map(name).collect();
+    let listed: BTreeSet<_> = LOSSES.iter().map(|loss| loss.role).chain(PLATFORM).collect();
+    assert_eq!(given, listed);
+    assert_eq!(template.assignments().len(), LOSSES.len() + PLATFORM.len(), "none is given twice");
+    let rights: Vec<_> = template.hub.policies.iter().flat_map(|policy| &policy.rights).collect();
+    assert_eq!(rights, ["DeviceConnect"], "the one right that is taken away below");
+}
+
+#[tokio::test]
+async fn with_all_rights_of_the_template_every_piece_of_the_main_job_passes() {
+    let stage = Stage::open(template()).await;
+    for piece in [Piece::UnknownDevice, Piece::TwinChange, Piece::DeadLetter, Piece::Parking, Piece::Unparking] {
+        if piece != Piece::Unparking {
+            stage.play(piece).await;
+        }
+        expect(&format!("{piece:?}"), || stage.holds(piece)).await;
+    }
+    assert!(stage.world.stack.join("valve-0001").await.is_success());
+    expect("the waiting downlink pushed", || stage.world.stack.queue("valve-0001").len() == 1).await;
+    assert!(stage.world.functions.wait_idle(PATIENCE).await);
+    let refused: Vec<_> = stage.world.happenings.after(0).happenings.iter().map(|one| one.title.clone()).collect();
+    assert!(!refused.iter().any(|title| title.contains("is missing for")), "{refused:?}");
+}
+
+/// Takes something away, and sees the piece fail and the reason named.
+async fn fails_without(what: &str, infra: Infra, piece: Piece, teller: Teller, words: &[&str]) {
+    let stage = Stage::open(infra).await;
+    stage.play(piece).await;
+    let said = eventually(PATIENCE, || stage.said(teller, words)).await;
+    assert!(
+        said,
+        "without {what} nobody said {words:?}; said was\n{}",
+        stage.lines.lock().expect("no panic").join("\n")
+    );
+    assert!(!stage.holds(piece), "{piece:?} passes without {what}");
+    if teller == Teller::Host {
+        // A listener that does not start leaves the other functions alone.
+        stage.play(Piece::UnknownDevice).await;
+        expect("an unknown device delivered all the same", || stage.holds(Piece::UnknownDevice)).await;
+        assert!(!stage.holds(piece), "{piece:?} passes without {what}");
+    }
+    stage.world.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_any_one_role_a_named_piece_fails_and_the_role_is_named() {
+    let template = template();
+    for Loss { role, piece, teller, words } in LOSSES {
+        let assigned = template.assignments().iter().find(|assigned| name(assigned) == role);
+        let assigned = assigned.unwrap_or_else(|| panic!("the template has {role:?}"));
+        fails_without(&format!("{role:?}"), template.without(assigned), piece, teller, words).await;
+    }
+}
+
+#[tokio::test]
+async fn without_device_connect_no_device_session_opens_and_the_right_is_named() {
+    let infra = template().without_policy_right("tts-iot-hub", "DeviceConnect");
+    fails_without("DeviceConnect", infra, Piece::UnknownDevice, Teller::Bridge, &["its right DeviceConnect"]).await;
+}
