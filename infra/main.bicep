@@ -310,5 +310,5 @@ output hubIdentityId string = hubIdentity.id
 @description('Where IoT Hub sends events for the bridge.')
 output stackEventsEndpoint string = 'sb://${names.eventHubs}.servicebus.windows.net'
 
-@description('What is left to do.')
-output nextStep string = 'Fetch the function key with `az functionapp keys list --resource-group ${resourceGroup().name} --name ${names.app} --query functionKeys.default --output tsv`, then set up the webhook with it: `tts-iot-hub webhook install`, or by hand in the Console of The Things Stack.'
+@description('What is left to do: the command that sets up the webhook. STACK_BASE_URL, STACK_APPLICATION_ID and STACK_API_KEY must be in the environment, and WEBHOOK_SECRET if there is one.')
+output nextStep string = 'FUNCTION_KEY=$(az functionapp function keys list --resource-group ${resourceGroup().name} --name ${names.app} --function-name UplinkIngress --query default --output tsv) tts-iot-hub webhook install --url https://${app.outputs.hostName}/api/uplink'
