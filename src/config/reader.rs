@@ -110,6 +110,9 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Read by a command and not by the bridge, so it is no app setting.
+pub(super) const FUNCTION_KEY: &str = "FUNCTION_KEY";
+
 /// Reads settings by name; remembers every problem.
 pub(super) struct Reader {
     vars: HashMap<String, String>,
@@ -129,7 +132,9 @@ impl Reader {
     /// The value, trimmed; an empty one counts as absent. An unresolved Key Vault reference is a problem and reads as absent.
     pub(super) fn optional(&mut self, setting: &str) -> Option<String> {
         debug_assert!(
-            setting.starts_with("FUNCTIONS_") || SETTINGS.iter().any(|(name, ..)| *name == setting),
+            setting.starts_with("FUNCTIONS_")
+                || setting == FUNCTION_KEY
+                || SETTINGS.iter().any(|(name, ..)| *name == setting),
             "{setting} is not in the table of settings"
         );
         let value = self.vars.get(setting)?.trim().to_owned();
