@@ -11,6 +11,8 @@ mod description;
 mod minted;
 mod plan;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
