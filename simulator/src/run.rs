@@ -106,7 +106,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
 }
 
 async fn start(options: Options) -> Result<(Arc<World>, Control), StartError> {
-    let Options { ports, control_port, event_hubs, bridge, by_hand, limits, without_stack_rights, env_file, json } = options;
+    let Options { ports, control_port, event_hubs, bridge, by_hand, limits, without_stack_rights, env_file, json } =
+        options;
     let infra = bridge.infra()?;
     let handler = if by_hand { Handler::ByHand } else { bridge.handler().await? };
     let world = World::start(WorldOptions {
