@@ -96,7 +96,12 @@ fn the_hub_gets_its_role_before_it_is_made_and_the_app_all_it_needs_before_its_s
 fn the_app_has_the_shape_that_the_design_asks_for() {
     let host = json("host.json");
     for snapshot in all() {
-        let app = &snapshot.resources("Microsoft.Web/sites")[0]["properties"]["functionAppConfig"];
+        let site = &snapshot.resources("Microsoft.Web/sites")[0]["properties"];
+        let site_config: BTreeSet<_> =
+            site["siteConfig"].as_object().expect("settings of the site").keys().map(String::as_str).collect();
+        // Flex Consumption refuses many others; a new one is looked up first.
+        assert_eq!(site_config, BTreeSet::from(["http20Enabled", "minTlsVersion", "scmMinTlsVersion"]));
+        let app = &site["functionAppConfig"];
         assert_eq!(app["runtime"], serde_json::json!({"name": "custom", "version": "1.0"}));
         let scale = &app["scaleAndConcurrency"];
         assert_eq!(scale["instanceMemoryMB"], 512);
