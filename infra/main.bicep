@@ -68,6 +68,9 @@ param maximumInstanceCount int = 1
 @description('Address of the package to install. Empty: install nothing, the package is deployed by other means.')
 param packageUri string = 'https://github.com/tts-iot-hub/tts-iot-hub/releases/download/v0.1.0/tts-iot-hub-linux-x64.zip'
 
+@description('Whether the alert rules are made. They cost about 11 USD a month at list price; docs/costs.md.')
+param enableAlerts bool = true
+
 @description('Address to which the alerts are mailed. Empty: they show in the portal only.')
 param alertEmail string = ''
 
@@ -264,7 +267,7 @@ resource eventHubsNamespace 'Microsoft.EventHub/namespaces@2024-01-01' existing 
   name: names.eventHubs
 }
 
-module alerts 'monitoring/alerts.bicep' = {
+module alerts 'monitoring/alerts.bicep' = if (enableAlerts) {
   params: {
     location: location
     namePrefix: base

@@ -50,6 +50,7 @@ fn fleets() -> String {
         "Functions",
         "Event Hubs",
         "Logs",
+        "Alerts",
         "Sum, USD a month",
         "USD per device",
     ];
@@ -58,7 +59,7 @@ fn fleets() -> String {
         FLEETS.map(|fleet| {
             let hub = fleet.hub(1, Patch::Each);
             let (functions, logs) = (fleet.functions_on_demand(), fleet.logs(model::LOG_BYTES));
-            let sum = hub.usd + functions + model::event_hubs() + logs;
+            let sum = hub.usd + functions + model::event_hubs() + logs + model::alerts();
             [
                 grouped(fleet.devices),
                 format!("{} min", fleet.minutes),
@@ -69,6 +70,7 @@ fn fleets() -> String {
                 format!("{functions:.2}"),
                 format!("{:.2}", model::event_hubs()),
                 format!("{logs:.2}"),
+                format!("{:.2}", model::alerts()),
                 format!("{sum:.2}"),
                 format!("{:.3}", sum / fleet.devices as f64),
             ]

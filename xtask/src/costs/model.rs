@@ -6,7 +6,8 @@
 use serde_json::Value;
 
 use super::prices::{
-    EXECUTING, EXECUTIONS, HUB_S1, HUB_S2, LOG_DATA, Price, READY_BASELINE, READY_EXECUTING, THROUGHPUT_UNIT,
+    EXECUTING, EXECUTIONS, HUB_S1, HUB_S2, LOG_DATA, Price, READY_BASELINE, READY_EXECUTING, RULE_5_MIN, RULE_15_MIN,
+    RULE_METRIC, THROUGHPUT_UNIT,
 };
 
 const DAYS_A_MONTH: u64 = 30;
@@ -128,6 +129,24 @@ pub(super) fn event_hubs() -> f64 {
     (DAYS_A_MONTH * 24) as f64 * THROUGHPUT_UNIT.usd
 }
 
+/// The alert rules that the template makes, by its evaluated default.
+pub(super) fn alerts() -> f64 {
+    const TEMPLATE: &str = include_str!("../../../infra/snapshots/default.snapshot.json");
+    let template: Value = serde_json::from_str(TEMPLATE).expect("the snapshot is JSON");
+    let resources = template["predictedResources"].as_array().expect("the snapshot lists resources");
+    let price = |resource: &Value| match resource["type"].as_str() {
+        Some("Microsoft.Insights/metricAlerts") => RULE_METRIC.usd,
+        Some("Microsoft.Insights/scheduledQueryRules") => {
+            match resource["properties"]["evaluationFrequency"].as_str() {
+                Some("PT5M") => RULE_5_MIN.usd,
+                _ => RULE_15_MIN.usd,
+            }
+        }
+        _ => 0.0,
+    };
+    resources.iter().map(price).sum()
+}
+
 /// The size of telemetry, by two messages of the tests.
 pub(super) struct GatewayMessage {
     pub(super) what: &'static str,
@@ -195,6 +214,12 @@ mod tests {
         assert!((BIG.functions_on_demand() - (31.096 + 11.42)).abs() < 0.001, "{}", BIG.functions_on_demand());
         // 5.184 of baseline, 72 000 executions of half a GB-s each.
         assert!((SMALL.functions_always_ready() - (5.184 + 0.576 + 0.0288)).abs() < 0.0001);
+    }
+
+    #[test]
+    fn the_alert_rules_are_those_of_the_template() {
+        // Five rules every 5 minutes, six less often, three on metrics.
+        assert!((alerts() - (5.0 * 1.5 + 6.0 * 0.5 + 3.0 * 0.1)).abs() < 0.001, "{}", alerts());
     }
 
     #[test]
