@@ -79,6 +79,11 @@ stack_id!(
     ApplicationId,
     "application id"
 );
+stack_id!(
+    /// The id of a webhook of The Things Stack.
+    WebhookId,
+    "webhook id"
+);
 
 /// What stands before the id of an end device in the id of its identity in IoT Hub; nothing, or such as `lorawan-`.
 ///

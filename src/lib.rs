@@ -4,6 +4,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`cli`] | the commands beside `serve` |
 //! | [`config`] | app settings → one typed [`config::Config`] |
 //! | [`functions`] | the contract with the Azure Functions host |
 //! | [`uplink_ingress`] | flow: a webhook becomes a short device session |
@@ -17,6 +18,7 @@
 //! | [`event_hubs`] | client: parking and dead letters |
 //! | [`managed_identity`] | the tokens of the managed identity, for both Azure clients |
 
+pub mod cli;
 pub mod config;
 pub mod downlink_trace;
 pub mod event_hub_forwarder;

@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::Parser as _;
 use tokio::net::TcpListener;
+use tts_iot_hub::cli::{self, Cli, Command};
 use tts_iot_hub::config::Config;
 use tts_iot_hub::event_hub_forwarder::EventHubForwarder;
 use tts_iot_hub::event_hubs::EventHubs;
@@ -16,51 +18,42 @@ use tts_iot_hub::stack::Stack;
 use tts_iot_hub::uplink_delivery::UplinkDelivery;
 use tts_iot_hub::uplink_ingress::UplinkIngress;
 
-const USAGE: &str = "\
-usage: tts-iot-hub <command>
-
-  serve      answer the Azure Functions host (it starts this command itself)
-  settings   print the table of app settings
-  version    print the version
-
-All settings come from the environment; README.md explains them.";
-
 /// Exit status for settings or arguments that must be mended; never 0, which some hosts take for a wish to stay down.
 const EXIT_USAGE: u8 = 2;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next()) {
-        (Some("serve"), None) => report(serve()),
-        (Some("settings"), None) => {
+    match Cli::parse().command {
+        Command::Serve => report(serve()),
+        Command::Settings => {
             print_settings();
             ExitCode::SUCCESS
         }
-        (Some("version" | "--version" | "-V"), None) => {
+        Command::Version => {
             println!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        (Some("help" | "--help" | "-h"), None) => {
-            println!("{USAGE}");
-            ExitCode::SUCCESS
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        Command::Webhook(command) => finish(webhook(&command)),
     }
 }
 
 fn report(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tts-iot-hub: {error}");
-            ExitCode::from(EXIT_USAGE)
-        }
+    finish(result.map_err(|error| cli::Failure::Usage(error.to_string())))
+}
+
+fn finish(result: Result<(), cli::Failure>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("tts-iot-hub: {error}");
+    match error {
+        cli::Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
+        cli::Failure::Failed(_) => ExitCode::FAILURE,
     }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn webhook(command: &cli::webhook::Command) -> Result<(), cli::Failure> {
+    cli::webhook::run(command, vars()).await
 }
 
 fn print_settings() {
@@ -70,11 +63,13 @@ fn print_settings() {
     }
 }
 
+/// The variables of the process. Those that are not UTF-8 are none of ours.
+fn vars() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 fn serve() -> Result<(), Failure> {
-    // Variables that are not UTF-8 are none of ours.
-    let vars =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = Config::from_vars(vars)?;
+    let config = Config::from_vars(vars())?;
     observability::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(config))

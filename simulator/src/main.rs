@@ -47,6 +47,9 @@ struct Run {
     no_handler: bool,
     #[command(flatten)]
     bridge: BridgeArgs,
+    /// Take this right, such as RIGHT_APPLICATION_SETTINGS_BASIC, from the API key of The Things Stack; may be given several times.
+    #[arg(long = "without-stack-right", value_name = "RIGHT")]
+    without_stack_rights: Vec<String>,
     /// Limit the hub to the rates and the daily quota of this size: F1, S1, S2 or S3. Without it nothing is limited.
     #[arg(long)]
     sku: Option<Sku>,
@@ -172,6 +175,7 @@ async fn start(command: Command) -> Result<bool, Box<dyn std::error::Error + Sen
                 bridge: args.bridge.into(),
                 by_hand: args.no_handler,
                 limits,
+                without_stack_rights: args.without_stack_rights,
                 env_file: args.env_file,
                 json: args.json,
             })

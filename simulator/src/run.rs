@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::control::Control;
 use crate::infra::{Infra, InfraError};
 use crate::iot_hub::Tier;
+use crate::stack::ALL_RIGHTS;
 use crate::world::{EventHubsOptions, Handler, Ports, StartError, World, WorldOptions, find_app_root};
 
 /// What to run, and where to say how it is reached.
@@ -32,6 +33,8 @@ pub struct Options {
     pub by_hand: bool,
     /// The limits of the hub's size; `None`: no limits.
     pub limits: Option<Tier>,
+    /// Rights that the API key of The Things Stack lacks.
+    pub without_stack_rights: Vec<String>,
     /// Takes the handler's settings.
     pub env_file: Option<PathBuf>,
     /// Takes the description of the world.
@@ -103,7 +106,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
 }
 
 async fn start(options: Options) -> Result<(Arc<World>, Control), StartError> {
-    let Options { ports, control_port, event_hubs, bridge, by_hand, limits, env_file, json } = options;
+    let Options { ports, control_port, event_hubs, bridge, by_hand, limits, without_stack_rights, env_file, json } =
+        options;
     let infra = bridge.infra()?;
     let handler = if by_hand { Handler::ByHand } else { bridge.handler().await? };
     let world = World::start(WorldOptions {
@@ -117,6 +121,9 @@ async fn start(options: Options) -> Result<(Arc<World>, Control), StartError> {
         log: Box::new(|line| eprintln!("{line}")),
     })
     .await?;
+    if let Some(unknown) = without_stack_rights.iter().find(|right| !world.stack.take_right(right)) {
+        return Err(format!("the API key has no right {unknown}: known are {}", ALL_RIGHTS.join(", ")).into());
+    }
     let world = Arc::new(world);
     let control = Control::start(control_port, world.clone()).await?;
     let mut description = world.description();

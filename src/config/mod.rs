@@ -9,6 +9,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 mod uplink;
+mod webhook_install;
 
 pub(crate) use event_hubs::PLAIN_PORT;
 pub use event_hubs::{EventHubsAuth, EventHubsConfig};
@@ -18,6 +19,7 @@ pub use problems::Problems;
 pub use reader::SETTINGS;
 pub use stack::{EventsTarget, StackConfig};
 pub use uplink::{TelemetryBody, UplinkConfig};
+pub use webhook_install::WebhookInstallConfig;
 
 use crate::observability::Filter;
 use reader::Reader;

@@ -105,6 +105,9 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("LOG_LEVEL", "`info`", "a level or a filter such as `info,tts_iot_hub::iot_hub=debug`"),
 ];
 
+/// Read by a command and not by the bridge, so it is no app setting.
+pub(super) const FUNCTION_KEY: &str = "FUNCTION_KEY";
+
 /// Reads settings by name; remembers every problem.
 pub(super) struct Reader {
     vars: HashMap<String, String>,
@@ -124,7 +127,9 @@ impl Reader {
     /// The value, trimmed; an empty one counts as absent. An unresolved Key Vault reference is a problem and reads as absent.
     pub(super) fn optional(&mut self, setting: &str) -> Option<String> {
         debug_assert!(
-            setting.starts_with("FUNCTIONS_") || SETTINGS.iter().any(|(name, ..)| *name == setting),
+            setting.starts_with("FUNCTIONS_")
+                || setting == FUNCTION_KEY
+                || SETTINGS.iter().any(|(name, ..)| *name == setting),
             "{setting} is not in the table of settings"
         );
         let value = self.vars.get(setting)?.trim().to_owned();

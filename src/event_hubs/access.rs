@@ -27,7 +27,7 @@ impl Access {
         match auth {
             EventHubsAuth::ConnectionString(connection_string) => Self::by_key(connection_string),
             EventHubsAuth::ManagedIdentity { namespace, client_id, endpoint } => {
-                let credential = ManagedIdentity::new(client_id.as_deref(), SCOPE)?;
+                let credential = Arc::new(ManagedIdentity::new(client_id.as_deref(), SCOPE)?);
                 Ok(Self::Identity { namespace: namespace.clone(), endpoint: endpoint.clone(), credential })
             }
         }

@@ -41,7 +41,7 @@ const SCOPE: &str = "https://iothubs.azure.net/.default";
 
 enum Auth {
     Policy(Tokens),
-    Identity(Arc<ManagedIdentity>),
+    Identity(ManagedIdentity),
 }
 
 /// A client of the service API of one hub.

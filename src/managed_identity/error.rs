@@ -44,8 +44,8 @@ impl IdentityError {
         Self::unavailable(&format!("nothing within {limit:?}"))
     }
 
-    pub(super) fn ended(error: &tokio::task::JoinError) -> Self {
-        Self::unavailable(&format!("asking it ended early: {error}"))
+    pub(super) fn ended() -> Self {
+        Self::unavailable("nobody asks it any more")
     }
 
     /// Reads an error of the library. An answer that a repetition cannot change is a refusal.

@@ -2,59 +2,64 @@
 //!
 //! `azure_identity` asks the platform (a Functions app: `IDENTITY_ENDPOINT` with the header `IDENTITY_HEADER`,
 //! <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>). It has no limit of time for
-//! an endpoint that is silent, holds a lock meanwhile, and asks again when a token has five minutes left, while everyone waits.
-//! A webhook has seconds: so a token is fetched at start and in the background, by a task that outlives whoever needs it.
+//! an endpoint that is silent, holds a lock meanwhile, and asks again only when a token has five minutes left, while everyone
+//! waits. A webhook has seconds; and the client of Event Hubs asks once, six minutes before the end, and gives a connection up to
+//! its end if it then gets the token that it has. So a task keeps a token that is fresh enough for both, from the start on.
 
 mod error;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::error::ErrorKind;
+use azure_core::http::{ClientOptions, Transport, new_http_client};
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
 use time::OffsetDateTime;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use error::IdentityError;
 
-use crate::lock::lock;
-
-/// A token with less left is replaced in the background. The library keeps its own for all but the last five minutes, so asking it
-/// earlier would get the same again.
-const REFRESH_BEFORE: time::Duration = time::Duration::minutes(5);
+/// A token with less left is replaced: some minutes before the client of Event Hubs asks for the next one.
+const REFRESH_BEFORE: time::Duration = time::Duration::minutes(15);
 /// A token with less left is not given out: it has to reach the service before it ends, by the service's clock.
 const LEAST_LEFT: time::Duration = time::Duration::seconds(30);
 /// How long a caller waits where there is no token. The platform answers within tens of milliseconds; a webhook has 2.5 s for IoT
 /// Hub, and must hear in time why its device could not be created.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// Time for one fetch, with the library's own repetitions.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Time for one fetch beyond that, with the library's own repetitions.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
-/// After a failed fetch the next one waits so long: every uplink of an unknown device would ask otherwise.
-const FAILURE_PAUSE: Duration = Duration::from_secs(2);
+/// Pause after a failed fetch; doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause after a failed fetch, and the pause after one that brought a token near its end: the platform keeps tokens, too.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The wall clock, by which tokens end, is looked at so often: it can be set, and timers stand still while a machine does.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Makes a credential that has no token yet: one that has keeps it until its last five minutes.
+type Source = Box<dyn Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync>;
 
 /// The managed identity as one service knows it: a source of tokens for one scope.
 pub struct ManagedIdentity {
-    source: Arc<dyn TokenCredential>,
     scope: &'static str,
-    known: Arc<Mutex<Known>>,
+    known: watch::Receiver<Known>,
+    /// Wakes the task that fetches: someone has no token.
+    needed: Arc<Notify>,
+    _stop_on_drop: DropGuard,
 }
 
-/// What fetches have brought.
+/// What the fetches have brought.
 #[derive(Default)]
 struct Known {
     token: Option<AccessToken>,
-    failed: Option<(Instant, IdentityError)>,
-    running: Option<Fetch>,
+    /// Why the last fetch failed, if it did.
+    failure: Option<IdentityError>,
 }
-
-/// A fetch that all who need it wait for.
-type Fetch = Shared<BoxFuture<'static, Result<AccessToken, IdentityError>>>;
 
 impl ManagedIdentity {
     /// The identity with this client id, or the system-assigned one, for a scope such as `https://iothubs.azure.net/.default`.
@@ -64,81 +69,118 @@ impl ManagedIdentity {
     ///
     /// # Errors
     /// If the platform's variables cannot be understood.
-    pub fn new(client_id: Option<&str>, scope: &'static str) -> Result<Arc<Self>, IdentityError> {
+    pub fn new(client_id: Option<&str>, scope: &'static str) -> Result<Self, IdentityError> {
         let user_assigned_id = client_id.map(|id| UserAssignedId::ClientId(id.to_owned()));
-        let options = ManagedIdentityCredentialOptions { user_assigned_id, ..Default::default() };
-        let source = ManagedIdentityCredential::new(Some(options)).map_err(|error| IdentityError::setup(&error))?;
+        let transport = Transport::new(new_http_client(None));
+        let client_options = ClientOptions { transport: Some(transport), ..Default::default() };
+        let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options };
+        let source: Source = Box::new(move || Ok(ManagedIdentityCredential::new(Some(options.clone()))?));
+        source().map_err(|error| IdentityError::setup(&error))?;
         Ok(Self::with_source(source, scope))
     }
 
-    fn with_source(source: Arc<dyn TokenCredential>, scope: &'static str) -> Arc<Self> {
-        let identity = Self { source, scope, known: Arc::default() };
-        drop(identity.fetch(&mut lock(&identity.known)));
-        Arc::new(identity)
+    fn with_source(source: Source, scope: &'static str) -> Self {
+        let (stop, needed) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let (known, receiver) = watch::channel(Known::default());
+        let keeper = Keeper { source, scope, known, needed: Arc::clone(&needed) };
+        let stopped = stop.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(keeper.run()).await });
+        Self { scope, known: receiver, needed, _stop_on_drop: stop.drop_guard() }
     }
 
-    /// A token that is good for half a minute at least. Returns within 1.5 s.
+    /// A token that is good for half a minute at least. Returns within a second.
     ///
     /// # Errors
     /// If there is none and the platform gives none in that time; a later call profits from an answer that comes later.
     pub async fn token(&self) -> Result<AccessToken, IdentityError> {
-        let fetch = {
-            let mut known = lock(&self.known);
-            let now = OffsetDateTime::now_utc();
-            let good = known.token.clone().filter(|token| token.expires_on - now > LEAST_LEFT);
-            let failure = known.failed.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_PAUSE);
-            match (good, failure.map(|(_, error)| error.clone())) {
-                (Some(token), None) if token.expires_on - now <= REFRESH_BEFORE => {
-                    drop(self.fetch(&mut known));
-                    return Ok(token);
-                }
-                (Some(token), _) => return Ok(token),
-                (None, Some(error)) => return Err(error),
-                (None, None) => self.fetch(&mut known),
-            }
-        };
-        timeout(PATIENCE, fetch).await.unwrap_or_else(|_| Err(IdentityError::slow(PATIENCE)))
+        timeout(PATIENCE, self.next_token()).await.unwrap_or_else(|_| Err(IdentityError::slow(PATIENCE)))
     }
 
-    /// The fetch that runs, or a new one. It goes on whether someone waits for it or not.
-    fn fetch(&self, known: &mut Known) -> Fetch {
-        // One with an outcome is still here only if its task was ended early.
-        if let Some(running) = known.running.as_ref().filter(|running| running.peek().is_none()) {
-            return running.clone();
+    async fn next_token(&self) -> Result<AccessToken, IdentityError> {
+        let mut known = self.known.clone();
+        loop {
+            {
+                let now = known.borrow_and_update();
+                if let Some(token) = now.token.as_ref().filter(|token| left(token) > LEAST_LEFT) {
+                    return Ok(token.clone());
+                }
+                if let Some(failure) = &now.failure {
+                    return Err(failure.clone());
+                }
+            }
+            self.needed.notify_one();
+            // The task ends with us, or by a defect.
+            known.changed().await.map_err(|_| IdentityError::ended())?;
         }
-        let (source, scope, known_later) = (Arc::clone(&self.source), self.scope, Arc::clone(&self.known));
-        let task = tokio::spawn(async move {
-            let answer = timeout(FETCH_LIMIT, source.get_token(&[scope], None)).await;
-            let fetched = match answer {
-                Ok(answer) => answer.map_err(|error| IdentityError::from_library(&error)),
-                Err(_) => Err(IdentityError::slow(FETCH_LIMIT)),
-            };
-            lock(&known_later).settle(scope, fetched)
-        });
-        let outcome = async { task.await.unwrap_or_else(|error| Err(IdentityError::ended(&error))) };
-        known.running.insert(outcome.boxed().shared()).clone()
     }
 }
 
-impl Known {
-    /// Ends the fetch. One that failed leaves the token that there is.
-    fn settle(
-        &mut self,
-        scope: &str,
-        fetched: Result<AccessToken, IdentityError>,
-    ) -> Result<AccessToken, IdentityError> {
-        self.running = None;
-        match &fetched {
-            Ok(token) => (self.token, self.failed) = (Some(token.clone()), None),
-            Err(error) => {
-                // The first failure in a row: an outage of hours needs no line every two seconds.
-                if self.failed.is_none() {
-                    tracing::warn!(scope, %error, "no token of the managed identity; trying on");
+fn left(token: &AccessToken) -> time::Duration {
+    token.expires_on - OffsetDateTime::now_utc()
+}
+
+/// Keeps the token.
+struct Keeper {
+    source: Source,
+    scope: &'static str,
+    known: watch::Sender<Known>,
+    needed: Arc<Notify>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.fetch().await {
+                Ok(token) => {
+                    pause = FIRST_PAUSE;
+                    let is_fresh = left(&token) > REFRESH_BEFORE;
+                    self.known.send_replace(Known { token: Some(token.clone()), failure: None });
+                    if is_fresh {
+                        self.until_due(&token).await;
+                    } else {
+                        sleep(LONGEST_PAUSE).await;
+                    }
                 }
-                self.failed = Some((Instant::now(), error.clone()));
+                Err(error) => {
+                    self.note(error);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
-        fetched
+    }
+
+    async fn fetch(&self) -> Result<AccessToken, IdentityError> {
+        let source = (self.source)().map_err(|error| IdentityError::setup(&error))?;
+        let scopes = [self.scope];
+        let mut fetching = source.get_token(&scopes, None);
+        let answer = match timeout(PATIENCE, &mut fetching).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // Whoever comes now need not find out by waiting.
+                self.note(IdentityError::slow(PATIENCE));
+                timeout(FETCH_LIMIT, fetching).await.map_err(|_| IdentityError::slow(FETCH_LIMIT))?
+            }
+        };
+        answer.map_err(|error| IdentityError::from_library(&error))
+    }
+
+    /// Returns when the token is to be replaced, or someone found that it has ended.
+    async fn until_due(&self, token: &AccessToken) {
+        while left(token) > REFRESH_BEFORE {
+            let due_in = Duration::try_from(left(token) - REFRESH_BEFORE).unwrap_or_default();
+            // What was needed before the fetch is answered by it: the loop only looks again.
+            let _ = timeout(due_in.min(LOOK), self.needed.notified()).await;
+        }
+    }
+
+    /// Keeps a failure beside the token that there is. Warns of the first in a row: an outage of hours needs no line per try.
+    fn note(&self, error: IdentityError) {
+        if self.known.borrow().failure.is_none() {
+            tracing::warn!(scope = self.scope, %error, "no token of the managed identity; trying on");
+        }
+        self.known.send_modify(|known| known.failure = Some(error));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use azure_core::http::{RawResponse, StatusCode, headers::Headers};
-use tokio::time::{advance, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::failure::Class;
@@ -49,6 +49,11 @@ impl TokenCredential for Platform {
     }
 }
 
+fn identity(platform: &Arc<Platform>) -> ManagedIdentity {
+    let platform = Arc::clone(platform);
+    ManagedIdentity::with_source(Box::new(move || Ok(Arc::clone(&platform) as Arc<dyn TokenCredential>)), SCOPE)
+}
+
 fn text(token: Result<AccessToken, IdentityError>) -> String {
     token.expect("a token").token.secret().to_owned()
 }
@@ -61,57 +66,57 @@ async fn settle() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_fetched_at_start_and_kept() {
     let platform = Platform::new(&[(0, Ok(3600))]);
-    let identity = ManagedIdentity::with_source(platform.clone(), SCOPE);
+    let identity = identity(&platform);
     settle().await;
     assert_eq!(platform.asked(), 1, "before anyone needs it");
     for _ in 0..3 {
         assert_eq!(text(identity.token().await), "token-0");
+        sleep(Duration::from_secs(600)).await;
     }
     assert_eq!(platform.asked(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_near_its_end_serves_while_the_next_is_fetched() {
-    let platform = Platform::new(&[(0, Ok(240)), (8000, Ok(3600))]);
-    let identity = ManagedIdentity::with_source(platform.clone(), SCOPE);
+async fn a_token_near_its_end_serves_until_the_next_is_there_and_nobody_has_to_ask_for_that() {
+    let platform = Platform::new(&[(0, Ok(600)), (8000, Ok(3600))]);
+    let identity = identity(&platform);
     settle().await;
+    sleep(LONGEST_PAUSE).await;
+    assert_eq!(platform.asked(), 2);
     let began = Instant::now();
-    for _ in 0..3 {
-        assert_eq!(text(identity.token().await), "token-0");
-    }
+    assert_eq!(text(identity.token().await), "token-0");
     assert_eq!(began.elapsed(), Duration::ZERO, "nobody waits");
-    settle().await;
-    assert_eq!(platform.asked(), 2, "one fetch at a time");
-    advance(Duration::from_secs(8)).await;
-    settle().await;
+    sleep(Duration::from_secs(9)).await;
     assert_eq!(text(identity.token().await), "token-1");
+    assert_eq!(platform.asked(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_platform_that_is_down_leaves_a_good_token_in_use_and_is_not_stormed() {
-    let platform = Platform::new(&[(0, Ok(240)), (0, Err(500))]);
-    let identity = ManagedIdentity::with_source(platform.clone(), SCOPE);
+    let platform = Platform::new(&[(0, Ok(600)), (0, Err(500))]);
+    let identity = identity(&platform);
     settle().await;
-    for _ in 0..10 {
+    sleep(LONGEST_PAUSE).await;
+    for _ in 0..100 {
         assert_eq!(text(identity.token().await), "token-0");
-        settle().await;
     }
     assert_eq!(platform.asked(), 2);
-    advance(FAILURE_PAUSE).await;
-    identity.token().await.expect("still good");
-    settle().await;
-    assert_eq!(platform.asked(), 3);
+    sleep(Duration::from_secs(3600)).await;
+    assert!(platform.asked() < 3600 / 30 + 10, "{}", platform.asked());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_platform_holds_nobody_longer_than_a_webhook_can_wait_and_a_late_answer_serves_the_next() {
     let platform = Platform::new(&[(5000, Ok(3600))]);
-    let identity = ManagedIdentity::with_source(platform.clone(), SCOPE);
+    let identity = identity(&platform);
     let began = Instant::now();
     let error = identity.token().await.expect_err("silence");
     assert_eq!((began.elapsed(), error.class()), (PATIENCE, Class::Retry), "{error}");
     assert!(error.to_string().contains("IDENTITY_ENDPOINT is not set"), "{error}");
-    sleep(Duration::from_secs(4)).await;
+    let began = Instant::now();
+    identity.token().await.expect_err("known to be silent");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    sleep(Duration::from_secs(5)).await;
     assert_eq!(text(identity.token().await), "token-0");
     assert_eq!(platform.asked(), 1);
 }
@@ -119,17 +124,29 @@ async fn a_silent_platform_holds_nobody_longer_than_a_webhook_can_wait_and_a_lat
 #[tokio::test(start_paused = true)]
 async fn a_platform_that_never_answers_is_asked_again() {
     let platform = Platform::new(&[(3_600_000, Ok(3600)), (0, Ok(3600))]);
-    let identity = ManagedIdentity::with_source(platform.clone(), SCOPE);
-    sleep(FETCH_LIMIT + FAILURE_PAUSE).await;
+    let identity = identity(&platform);
+    sleep(PATIENCE + FETCH_LIMIT + FIRST_PAUSE * 2).await;
+    assert_eq!(text(identity.token().await), "token-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_ended_is_not_given_out() {
+    let platform = Platform::new(&[(0, Ok(20)), (2000, Ok(3600))]);
+    let identity = identity(&platform);
+    settle().await;
+    let error = identity.token().await.expect_err("it ends too soon");
+    assert_eq!(error.class(), Class::Retry, "{error}");
+    sleep(LONGEST_PAUSE + Duration::from_secs(3)).await;
     assert_eq!(text(identity.token().await), "token-1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_told_at_once_and_names_the_remedy() {
     for (status, class) in [(400, Class::Denied), (403, Class::Denied), (429, Class::Retry), (500, Class::Retry)] {
-        let identity = ManagedIdentity::with_source(Platform::new(&[(0, Err(status))]), SCOPE);
+        let identity = identity(&Platform::new(&[(0, Err(status))]));
+        let began = Instant::now();
         let error = identity.token().await.expect_err("refused");
-        assert_eq!(error.class(), class, "{error}");
+        assert_eq!((began.elapsed(), error.class()), (Duration::ZERO, class), "{error}");
         let text = error.to_string();
         assert!(text.contains("not assigned") && !text.contains("troubleshoot"), "{text}");
         assert_eq!(class == Class::Denied, text.contains("assign the identity to the app"), "{text}");
@@ -137,8 +154,19 @@ async fn a_refusal_is_told_at_once_and_names_the_remedy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_asks_the_platform_once_the_identity_is_dropped() {
+    let platform = Platform::new(&[(0, Err(500))]);
+    let identity = identity(&platform);
+    settle().await;
+    drop(identity);
+    let asked = platform.asked();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(platform.asked(), asked);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_is_given_for_its_own_scope_only_and_never_shown() {
-    let identity = ManagedIdentity::with_source(Platform::new(&[(0, Ok(3600))]), SCOPE);
+    let identity = identity(&Platform::new(&[(0, Ok(3600))]));
     identity.get_token(&["https://eventhubs.azure.net/.default"], None).await.expect_err("another service");
     let token = identity.get_token(&[SCOPE], None).await.expect("a token");
     assert!(!format!("{identity:?} {token:?}").contains("token-0"));

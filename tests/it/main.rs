@@ -15,3 +15,4 @@ mod secrets;
 mod settings;
 mod support;
 mod upward;
+mod webhook_install;

@@ -81,12 +81,13 @@ pub(super) fn authorise(
     required: &[&str],
 ) -> Result<(), ApiError> {
     let is_known = authenticate(shared, headers)?;
+    let rights = shared.rights();
     let denied = |name, text| ApiError::new(Code::PermissionDenied, "pkg/auth/rights", name, text);
-    if !is_known || application != shared.options.application_id || shared.options.rights.is_empty() {
+    if !is_known || application != shared.options.application_id || rights.is_empty() {
         let error = denied("no_application_rights", "no rights for application `{uid}`");
         return Err(error.with("uid", application));
     }
-    let missing: Vec<&str> = required.iter().copied().filter(|right| !shared.options.rights.contains(*right)).collect();
+    let missing: Vec<&str> = required.iter().copied().filter(|right| !rights.contains(*right)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -102,7 +103,7 @@ pub(super) async fn auth_info(State(shared): State<Arc<Shared>>, headers: Header
     let (id, _) = shared.key_parts();
     Ok(Json(json!({
         "api_key": {
-            "api_key": {"id": id, "name": "bridge", "rights": shared.options.rights},
+            "api_key": {"id": id, "name": "bridge", "rights": *shared.rights()},
             "entity_ids": {"application_ids": {"application_id": shared.options.application_id}},
         },
     })))
