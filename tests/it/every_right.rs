@@ -19,6 +19,9 @@ type Named = (&'static str, &'static str, &'static str);
 const APP: &str = "tts-iot-hub-example-app";
 const HUB: &str = "tts-iot-hub-example-hub";
 
+/// How often a webhook that is answered 503 is sent.
+const TRIES: usize = 3;
+
 /// What the bridge does with its rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Piece {
@@ -146,6 +149,11 @@ impl Stage {
         self.lines.lock().expect("no panic").push(format!("handler: answered {:?} {text}", answer.status));
     }
 
+    /// All that was said.
+    fn all(&self) -> String {
+        self.lines.lock().expect("no panic").join("\n")
+    }
+
     /// Whether someone said all these words at once.
     fn said(&self, teller: Teller, words: &[&str]) -> bool {
         let fits = |line: &str| words.iter().all(|word| line.contains(word));
@@ -160,10 +168,18 @@ impl Stage {
         self.lines.lock().expect("no panic").iter().any(|line| line.starts_with(prefix) && fits(line))
     }
 
-    async fn uplink(&self, device: &str) -> String {
-        let answer = self.world.stack.uplink(device, 2, Some(json!({"n": 1}))).await;
-        self.keep(&answer);
-        outcome(&answer)
+    /// Sends an uplink, and again while it is answered 503, as The Things Stack Cloud does: a busy machine must not look like a missing
+    /// right.
+    async fn uplink(&self, device: &str) {
+        let stack = &self.world.stack;
+        let up = stack.compose_uplink(device, 2, Some(json!({"n": 1}))).expect("the device has a session");
+        for _ in 0..TRIES {
+            let answer = stack.send(&up).await;
+            self.keep(&answer);
+            if answer.is_success() {
+                return;
+            }
+        }
     }
 
     /// Does what sets a piece going. What must come of it is told by [`Self::holds`].
@@ -199,28 +215,23 @@ impl Stage {
     /// Whether what a piece is for has come about.
     fn holds(&self, piece: Piece) -> bool {
         let world = &self.world;
-        let delivered = |device: &str, count: usize| {
-            let of_device = telemetry(world).into_iter().filter(|stored| {
-                text(stored.event.annotations.get("iothub-connection-device-id")).as_deref() == Some(device)
-            });
-            of_device.count() == count
+        let delivered = |device: &str| {
+            let mut sender = telemetry(world)
+                .into_iter()
+                .map(|stored| text(stored.event.annotations.get("iothub-connection-device-id")).unwrap_or_default());
+            sender.any(|sender| sender == device) && reported(world, device)["decodedPayload"]["n"] == 1
         };
         match piece {
-            Piece::UnknownDevice => delivered("probe-unknown", 2),
+            Piece::UnknownDevice => delivered("probe-unknown"),
             Piece::TwinChange => {
                 let stack = &twin(world, "valve-0001")["tags"]["stack"];
                 stack["registration"]["state"] == "registered" && stack["downlink"]["state"] == "waiting"
             }
             Piece::Parking => !events(world, "parked-uplinks").is_empty(),
-            Piece::Unparking => delivered("probe-parked", 1),
-            Piece::DeadLetter => events(world, "dead-letters").len() == 1,
+            Piece::Unparking => delivered("probe-parked"),
+            Piece::DeadLetter => !events(world, "dead-letters").is_empty(),
         }
     }
-}
-
-fn outcome(answer: &WebhookAnswer) -> String {
-    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    body["outcome"].as_str().unwrap_or("none").to_owned()
 }
 
 #[test]
@@ -241,7 +252,8 @@ async fn with_all_rights_of_the_template_every_piece_of_the_main_job_passes() {
         if piece != Piece::Unparking {
             stage.play(piece).await;
         }
-        expect(&format!("{piece:?}"), || stage.holds(piece)).await;
+        let held = eventually(PATIENCE, || stage.holds(piece)).await;
+        assert!(held, "{piece:?} does not come about; said was\n{}", stage.all());
     }
     assert!(stage.world.stack.join("valve-0001").await.is_success());
     expect("the waiting downlink pushed", || stage.world.stack.queue("valve-0001").len() == 1).await;
@@ -255,11 +267,7 @@ async fn fails_without(what: &str, infra: Infra, piece: Piece, teller: Teller, w
     let stage = Stage::open(infra).await;
     stage.play(piece).await;
     let said = eventually(PATIENCE, || stage.said(teller, words)).await;
-    assert!(
-        said,
-        "without {what} nobody said {words:?}; said was\n{}",
-        stage.lines.lock().expect("no panic").join("\n")
-    );
+    assert!(said, "without {what} nobody said {words:?}; said was\n{}", stage.all());
     assert!(!stage.holds(piece), "{piece:?} passes without {what}");
     if teller == Teller::Host {
         // A listener that does not start leaves the other functions alone.
