@@ -84,8 +84,9 @@ hub_value() {
 }
 
 look_at_hub() {
-  IOTHUB_SKU=$(hub_value sku.name) || fail "can't read the IoT Hub $hub in the resource group $hub_group"
-  IOTHUB_UNITS=$(hub_value sku.capacity)
+  local size
+  size=$(hub_value '[sku.name, sku.capacity]') || fail "can't read the IoT Hub $hub in the resource group $hub_group"
+  { read -r IOTHUB_SKU && read -r IOTHUB_UNITS; } <<<"$size"
   case $IOTHUB_SKU in
     F1 | S1 | S2 | S3) ;;
     *) fail "the IoT Hub $hub is of the size $IOTHUB_SKU, which has no device twins; the bridge needs F1, S1, S2 or S3" ;;
@@ -108,10 +109,12 @@ ensure_policy() {
   esac
 }
 
-# An output of the deployment; nothing if it never succeeded.
-deployed() {
-  az deployment group list --resource-group "$group" --output tsv \
-    --query "[?name=='$deployment' && properties.provisioningState=='Succeeded'].[properties.outputs.$1.value]"
+# Sets what the deployment gave out; nothing if it never succeeded.
+look_at_deployment() {
+  local all name='properties.outputs'
+  all=$(az deployment group list --resource-group "$group" --output tsv \
+    --query "[?name=='$deployment' && properties.provisioningState=='Succeeded'].[$name.hubIdentityId.value, $name.stackEventsEndpoint.value, $name.nextStep.value]")
+  IFS=$'\t' read -r identity uri next_step <<<"$all"
 }
 
 deploy() {
@@ -120,10 +123,12 @@ deploy() {
 }
 
 ensure_deployment() {
-  local app
-  app=$(deployed functionAppName)
-  if [[ $redeploy = false && -n $app ]]; then
+  look_at_deployment
+  if [[ $redeploy = false && -n $identity ]]; then
     there "the bridge in the resource group $group (--redeploy deploys it again)"
+    if [[ -n $prefix ]]; then
+      printf 'note: --device-id-prefix takes effect with --redeploy\n'
+    fi
     return
   fi
   local name
@@ -141,6 +146,7 @@ ensure_deployment() {
   released=$(sed -n "s/^param packageUri string = '\(.*\)'$/\1/p" "$here/main.bicep")
   export PACKAGE_URI=${PACKAGE_URI-$released}
   change "the bridge in the resource group $group (takes some minutes)" deploy
+  look_at_deployment
 }
 
 # Its role, Event Hubs Data Sender on stack-events, came with the deployment.
@@ -198,8 +204,6 @@ look_at_hub
 ensure_policy
 ensure_deployment
 
-identity=$(deployed hubIdentityId)
-uri=$(deployed stackEventsEndpoint)
 if [[ -z $identity ]]; then
   $dry_run || fail "the deployment $deployment in $group has no outputs; look at it in the portal"
   printf 'would add:     identity, endpoint and two routes on the hub, once the bridge is deployed\n'
@@ -218,4 +222,4 @@ ensure_route tts-iot-hub-twin-changes TwinChangeEvents \
 if [[ $(hub_value properties.routing.fallbackRoute.isEnabled | tr '[:upper:]' '[:lower:]') != true ]]; then
   printf 'note: the fallback route of the hub is off. Telemetry that none of its routes takes is dropped; this is left as it is.\n'
 fi
-printf 'next: %s\n' "$(deployed nextStep)"
+printf 'next: %s\n' "$next_step"

@@ -68,7 +68,10 @@ param maximumInstanceCount int = 1
 @description('Address of the package to install. Empty: install nothing, the package is deployed by other means.')
 param packageUri string = 'https://github.com/tts-iot-hub/tts-iot-hub/releases/download/v0.1.0/tts-iot-hub-linux-x64.zip'
 
-@description('Name of an existing IoT Hub to use in place of a new one. existing-hub.sh adds what it needs to it, and deploys this template. Empty: a new hub.')
+@description('Address to which the alerts are mailed. Empty: they show in the portal only.')
+param alertEmail string = ''
+
+@description('Name of an existing IoT Hub to use in place of a new one; nothing in it is changed. existing-hub.sh adds the policy, endpoint and routes, and deploys this template. Also for a hub that this template made and that has got routes or policies since. Empty: a new hub.')
 param existingIotHubName string = ''
 
 @description('Resource group of the existing IoT Hub. Empty: this one.')
@@ -248,6 +251,50 @@ module app 'modules/app.bicep' = {
   ]
 }
 
+resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' existing = {
+  name: names.monitoring
+}
+
+resource usedHub 'Microsoft.Devices/IotHubs@2023-06-30' existing = {
+  name: hubName
+  scope: resourceGroup(hubResourceGroup)
+}
+
+resource eventHubsNamespace 'Microsoft.EventHub/namespaces@2024-01-01' existing = {
+  name: names.eventHubs
+}
+
+module alerts 'monitoring/alerts.bicep' = {
+  params: {
+    location: location
+    namePrefix: base
+    workspaceId: workspace.id
+    iotHubId: usedHub.id
+    iotHubSku: iotHubSku
+    iotHubUnits: iotHubUnits
+    eventHubsNamespaceId: eventHubsNamespace.id
+    alertEmail: alertEmail
+  }
+  dependsOn: [
+    eventHubs
+    hub
+    monitoring
+  ]
+}
+
+module workbook 'monitoring/workbook.bicep' = {
+  params: {
+    location: location
+    displayName: 'The Things Stack to IoT Hub (${base})'
+    workspaceId: workspace.id
+    iotHubSku: iotHubSku
+    iotHubUnits: iotHubUnits
+  }
+  dependsOn: [
+    monitoring
+  ]
+}
+
 @description('Base URL of the webhook in The Things Stack; {/devID} is filled there.')
 output webhookUrl string = 'https://${app.outputs.hostName}/api/uplink{/devID}'
 
@@ -263,5 +310,5 @@ output hubIdentityId string = hubIdentity.id
 @description('Where IoT Hub sends events for the bridge.')
 output stackEventsEndpoint string = 'sb://${names.eventHubs}.servicebus.windows.net'
 
-@description('What is left to do.')
-output nextStep string = 'Fetch the function key with `az functionapp keys list --resource-group ${resourceGroup().name} --name ${names.app} --query functionKeys.default --output tsv`, then set up the webhook with it: `tts-iot-hub webhook install`, or by hand in the Console of The Things Stack.'
+@description('What is left to do: the command that sets up the webhook. STACK_BASE_URL, STACK_APPLICATION_ID and STACK_API_KEY must be in the environment, and WEBHOOK_SECRET if there is one.')
+output nextStep string = 'FUNCTION_KEY=$(az functionapp function keys list --resource-group ${resourceGroup().name} --name ${names.app} --function-name UplinkIngress --query default --output tsv) tts-iot-hub webhook install --url https://${app.outputs.hostName}/api/uplink'

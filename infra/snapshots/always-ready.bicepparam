@@ -12,3 +12,4 @@ param maximumInstanceCount = 2
 param furtherSettings = {
   TELEMETRY_BODY: 'compact'
 }
+param alertEmail = 'operator@example.com'

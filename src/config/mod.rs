@@ -21,7 +21,7 @@ pub use stack::{EventsTarget, StackConfig};
 pub use uplink::{TelemetryBody, UplinkConfig};
 pub use webhook_install::WebhookInstallConfig;
 
-use crate::observability::Filter;
+use crate::observability::{Filter, Format, Recording};
 use reader::Reader;
 
 /// Everything the bridge is told by its app settings.
@@ -37,8 +37,8 @@ pub struct Config {
     pub event_hubs: EventHubsConfig,
     /// What becomes of an uplink.
     pub uplink: UplinkConfig,
-    /// What is recorded.
-    pub log: Filter,
+    /// What is recorded, and how.
+    pub log: Recording,
 }
 
 impl Config {
@@ -53,7 +53,7 @@ impl Config {
         let hub = HubConfig::read(&mut read);
         let event_hubs = EventHubsConfig::read(&mut read);
         let uplink = UplinkConfig::read(&mut read);
-        let log = log(&mut read);
+        let log = recording(&mut read);
         if let (Some(stack), Some(hub)) = (&stack, &hub) {
             check_prefix(&mut read, stack, hub);
         }
@@ -73,7 +73,13 @@ fn check_prefix(read: &mut Reader, stack: &StackConfig, hub: &HubConfig) {
     }
 }
 
-fn log(read: &mut Reader) -> Option<Filter> {
+fn recording(read: &mut Reader) -> Option<Recording> {
+    let filter = filter(read);
+    let format = read.choice("LOG_FORMAT", &[("text", Format::Text), ("json", Format::Json)], Format::default());
+    Some(Recording { filter: filter?, format: format? })
+}
+
+fn filter(read: &mut Reader) -> Option<Filter> {
     let Some(value) = read.optional("LOG_LEVEL") else { return Some(Filter::default()) };
     let filter = Filter::parse(&value);
     if filter.is_none() {

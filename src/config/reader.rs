@@ -103,6 +103,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "failed attempts after which a parked uplink is dead-lettered; attempts in an outage, when nothing passes, do not count",
     ),
     ("LOG_LEVEL", "`info`", "a level or a filter such as `info,tts_iot_hub::iot_hub=debug`"),
+    (
+        "LOG_FORMAT",
+        "`text`",
+        "`text`: for people; `json`: a JSON object per line, as the queries of infra/monitoring read it",
+    ),
 ];
 
 /// Read by a command and not by the bridge, so it is no app setting.

@@ -401,6 +401,15 @@ fn words_are_read_in_any_case() {
 }
 
 #[test]
+fn records_are_for_people_unless_they_are_for_queries() {
+    use crate::observability::{Filter, Format, Recording};
+    let recording = |format| Recording { filter: Filter::default(), format };
+    assert_eq!(config(&[]).log, recording(Format::Text));
+    assert_eq!(config(&[("LOG_FORMAT", "json")]).log, recording(Format::Json));
+    assert_eq!(problem(&[("LOG_FORMAT", "xml")]), "LOG_FORMAT: `xml` is none of `text`, `json`");
+}
+
+#[test]
 fn an_api_key_has_three_parts() {
     for bad in [
         "NNSXS",

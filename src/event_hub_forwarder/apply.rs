@@ -69,7 +69,6 @@ impl<S: Services> Worker<S> {
         let annotations = [decode::SOURCE, decode::DEVICE].into_iter();
         let annotations = annotations.filter_map(|name| Some((name, event.system_properties.get(name)?)));
         let properties = kept.chain(annotations).map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        tracing::warn!(device, reason, "event dead-lettered");
         let device_id = device.map(str::to_owned);
         self.services.dead_letter(&DeadLetter { function: FUNCTION, reason, device_id, body, properties }).await
     }

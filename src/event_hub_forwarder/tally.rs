@@ -127,6 +127,11 @@ impl Done {
     }
 }
 
+/// The key of events that failed and come again.
+pub(super) const FAILED: &str = "failed";
+/// The beginning of the keys of ignored events.
+const IGNORED: &str = "ignored.";
+
 /// The counts of a batch; prints as one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally(BTreeMap<&'static str, u64>);
@@ -138,6 +143,23 @@ impl Tally {
 
     pub(super) fn add(&mut self, key: &'static str, number: usize) {
         *self.0.entry(key).or_default() += u64::try_from(number).unwrap_or(u64::MAX);
+    }
+
+    pub(super) fn of(&self, done: Done) -> u64 {
+        self.number(done.key())
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.number(FAILED)
+    }
+
+    /// All that were ignored, whatever the reason.
+    pub(super) fn ignored(&self) -> u64 {
+        self.0.iter().filter(|(key, _)| key.starts_with(IGNORED)).map(|(_, number)| number).sum()
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.0.get(key).copied().unwrap_or_default()
     }
 }
 

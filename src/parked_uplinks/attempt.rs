@@ -20,8 +20,12 @@ const ITEM_TIME: Duration = Duration::from_secs(30);
 /// What became of an item.
 #[derive(Debug)]
 pub(super) enum Fate {
-    /// Nothing is left to do.
-    Done,
+    /// It was delivered.
+    Delivered,
+    /// The settings leave it out by now.
+    Ignored,
+    /// It was done with in an earlier delivery of the batch.
+    DoneBefore,
     /// It is among the dead letters.
     Buried,
     /// It may succeed later.
@@ -39,9 +43,9 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
             Item::Work(work) => work,
             Item::Ignored(why) => {
                 tracing::info!(%why, "a parked uplink is ignored");
-                return Fate::Done;
+                return Fate::Ignored;
             }
-            Item::Unreadable(key, _) if self.progress.left(&key, UNREADABLE) == NOTHING => return Fate::Done,
+            Item::Unreadable(key, _) if self.progress.left(&key, UNREADABLE) == NOTHING => return Fate::DoneBefore,
             Item::Unreadable(key, letter) => {
                 let buried = self.bury(&letter).await;
                 return buried.map_or_else(
@@ -55,7 +59,7 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
         };
         work.parked.open = self.progress.left(&work.key, work.parked.open);
         if work.parked.open == NOTHING {
-            return Fate::Done;
+            return Fate::DoneBefore;
         }
         if weather.is_hopeless() {
             return Fate::Untried(work);
@@ -89,7 +93,7 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
         match open {
             Some(unfinished) => Fate::Failed(work, unfinished.reason),
             None if never.is_some() => Fate::Buried,
-            None => Fate::Done,
+            None => Fate::Delivered,
         }
     }
 }

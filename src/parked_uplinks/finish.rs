@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::attempt::Fate;
 use super::item::Work;
 use super::progress::NOTHING;
-use super::{FUNCTION, PARALLEL_DEVICES, ParkedUplinks, REFUGE_TIME};
+use super::{Batch, FUNCTION, PARALLEL_DEVICES, ParkedUplinks, REFUGE_TIME};
 use crate::event_hubs::ParkedUplink;
 use crate::failure::Class;
 use crate::functions::Outcome;
@@ -34,8 +34,9 @@ enum Next {
 
 /// What became of the items of a batch, counted.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     delivered: usize,
+    ignored: usize,
     parked_again: usize,
     buried: usize,
     waiting: usize,
@@ -49,12 +50,14 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
         is_outage: bool,
         retry_count: u32,
         now: OffsetDateTime,
-    ) -> Outcome {
+    ) -> Tally {
         let mut tally = Tally::default();
         let mut rest = Vec::new();
         for fate in fates {
             match fate {
-                Fate::Done => tally.delivered += 1,
+                Fate::Delivered => tally.delivered += 1,
+                Fate::Ignored => tally.ignored += 1,
+                Fate::DoneBefore => {}
                 Fate::Buried => tally.buried += 1,
                 Fate::Stuck(reason) => tally.wait(reason),
                 Fate::Failed(work, reason) => rest.push((work, Some(reason))),
@@ -77,7 +80,7 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
                 (Next::GiveUp, Ok(())) => tally.buried += 1,
             }
         }
-        tally.outcome()
+        tally
     }
 
     fn next(&self, parked: &ParkedUplink, tried: bool, is_outage: bool, retry_count: u32, now: OffsetDateTime) -> Next {
@@ -123,9 +126,26 @@ impl Tally {
         self.reason.get_or_insert(reason);
     }
 
-    fn outcome(self) -> Outcome {
-        let Self { delivered, parked_again, buried, waiting, reason } = self;
-        tracing::info!(delivered, parked_again, dead_lettered = buried, waiting, "parked uplinks");
+    /// One line per delivery of a batch. What an earlier delivery was done with is counted in none of the numbers, so that
+    /// they add up over the deliveries.
+    pub(super) fn record(&self, batch: &Batch, age_of_oldest: Option<time::Duration>) {
+        let Self { delivered, ignored, parked_again, buried, waiting, reason } = self;
+        tracing::info!(
+            partition = batch.partition,
+            retry = batch.retry_count,
+            oldest_s = age_of_oldest.map(|age| age.whole_seconds().max(0)),
+            delivered,
+            ignored,
+            parked_again,
+            dead_lettered = buried,
+            waiting,
+            reason,
+            "parked uplinks handled"
+        );
+    }
+
+    pub(super) fn outcome(self) -> Outcome {
+        let Self { delivered, ignored: _, parked_again, buried, waiting, reason } = self;
         let summary = format!("{delivered} delivered, {parked_again} parked again, {buried} dead-lettered");
         match reason {
             Some(reason) => Outcome::Retry(format!("{summary}, {waiting} waiting: {reason}")),

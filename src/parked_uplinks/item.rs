@@ -69,6 +69,14 @@ impl Item {
         Self::Unreadable(key, DeadLetter { function: FUNCTION, reason, device_id: None, body, properties })
     }
 
+    /// When it failed first: it is parked since then.
+    pub(super) fn first_failed_at(&self) -> Option<OffsetDateTime> {
+        match self {
+            Self::Work(work) => parse_time(&work.parked.first_failed_at),
+            Self::Ignored(_) | Self::Unreadable(..) => None,
+        }
+    }
+
     pub(super) fn device(&self) -> Option<&DeviceId> {
         match self {
             Self::Work(work) => Some(&work.up.device.id),

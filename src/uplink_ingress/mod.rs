@@ -146,7 +146,7 @@ fn record(result: &Result<Receipt, Refusal>, arrival: Instant) {
             let (device, kind) =
                 (receipt.device.as_ref().map(DeviceId::as_str), receipt.kind.map_or("unknown", MessageType::key));
             let (outcome, reason) = (receipt.outcome.name(), receipt.reason.as_deref());
-            tracing::info!(device, r#type = kind, outcome, reason, ms, "webhook");
+            tracing::info!(device, "type" = kind, outcome, reason, ms, "webhook");
         }
         Err(refusal) => {
             tracing::warn!(outcome = "refused", status = refusal.status().as_u16(), reason = %refusal, ms, "webhook")

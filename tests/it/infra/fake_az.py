@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -IS
 """The few commands of the Azure CLI that infra/existing-hub.sh uses, on a hub that is a JSON file.
 
 AZ_STATE names the file. Each command's arguments are appended to <AZ_STATE>.log, one JSON list a line.
@@ -130,10 +130,12 @@ COMMANDS = {
 
 
 def query(value, text):
-    """The part of JMESPath that the script uses: a.b, a.b[?c=='d' && e.f=='g'].[h, i[0]], a.*[].[b], keys(a || `{}`)."""
+    """The part of JMESPath that the script uses: a.b, [a, b], a.b[?c=='d' && e.f=='g'].[h, i[0]], a.*[].[b], keys(a || `{}`)."""
     keys = re.fullmatch(r"keys\((\S+) \|\| `\{\}`\)", text)
     if keys:
         return list(path(value, keys[1]) or {})
+    if text.startswith("[") and "?" not in text:
+        return [path(value, name) for name in text[1:-1].split(", ")]
     rows = re.fullmatch(r"([\w.]*)(\.\*\[\]|\[\?(.+)\])\.\[(.+)\]", text)
     if not rows:
         return path(value, text)
