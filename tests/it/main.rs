@@ -3,6 +3,7 @@
 
 mod answers;
 mod by_hand;
+mod documents;
 mod downward;
 mod every_right;
 mod house;
