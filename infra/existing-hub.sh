@@ -25,7 +25,7 @@ usage: existing-hub.sh --hub NAME --hub-resource-group GROUP --resource-group GR
   --resource-group GROUP       where the bridge goes; must exist
   --device-id-prefix PREFIX    devices of The Things Stack get ids that begin with PREFIX, and the bridge touches
                                no other device. Advised for a hub with other devices in it: the policy of the
-                               bridge can speak as any device of the hub
+                               bridge can speak as any device of the hub. Given once: --redeploy keeps it
   --redeploy                   deploy the bridge again although it is there
   --dry-run                    say what would be done, and do nothing
 
@@ -39,7 +39,7 @@ fail() {
   exit 1
 }
 
-hub='' hub_group='' group='' prefix='' redeploy=false dry_run=false
+hub='' hub_group='' group='' prefix=${DEVICE_ID_PREFIX:-} redeploy=false dry_run=false
 while (($#)); do
   case $1 in
     --hub | --hub-resource-group | --resource-group | --device-id-prefix)
@@ -109,12 +109,49 @@ ensure_policy() {
   esac
 }
 
-# Sets what the deployment gave out; nothing if it never succeeded.
+# Sets what the deployment gave out; nothing if the last one did not succeed.
 look_at_deployment() {
   local all name='properties.outputs'
   all=$(az deployment group list --resource-group "$group" --output tsv \
-    --query "[?name=='$deployment' && properties.provisioningState=='Succeeded'].[$name.hubIdentityId.value, $name.stackEventsEndpoint.value, $name.nextStep.value]")
-  IFS=$'\t' read -r identity uri next_step <<<"$all"
+    --query "[?name=='$deployment' && properties.provisioningState=='Succeeded'].[$name.hubIdentityId.value, $name.stackEventsEndpoint.value, $name.functionAppName.value, $name.nextStep.value]")
+  IFS=$'\t' read -r identity uri app next_step <<<"$all"
+}
+
+# A setting of an app, which is no secret; nothing where it is not set. Arguments: app, setting.
+setting_of() {
+  az functionapp config appsettings list --resource-group "$group" --name "$1" \
+    --query "[?name=='$2'].[value]" --output tsv || fail "can't read the settings of the Function app $1 in $group"
+}
+
+# Finds the bridge's app, also where its last deployment broke off and so gave nothing out. Nothing where there is none.
+find_app() {
+  local apps name host
+  apps=$(az functionapp list --resource-group "$group" --query '[].[name]' --output tsv)
+  if [[ -n $app ]]; then
+    # It may have been deleted by hand.
+    grep -qixF "$app" <<<"$apps" || app=''
+    return
+  fi
+  for name in $apps; do
+    host=$(setting_of "$name" IOTHUB_HOSTNAME)
+    if [[ ${host,,} = "${hub,,}.azure-devices.net" ]]; then
+      app=$name
+    fi
+  done
+}
+
+# The settings of the app are replaced as a whole: a prefix that was given once is kept, because without it the bridge
+# would speak as any device of the hub, and with another one as other devices than before.
+keep_prefix() {
+  local present
+  find_app
+  [[ -n $app ]] || return 0
+  present=$(setting_of "$app" DEVICE_ID_PREFIX)
+  if [[ -z $prefix ]]; then
+    prefix=$present
+  elif [[ $prefix != "$present" ]]; then
+    fail "the bridge has the device id prefix '$present', and '$prefix' is given. Another prefix means other devices in the hub: those that are there stay, and are not served any more. To change it nevertheless: az functionapp config appsettings set --resource-group $group --name $app --settings DEVICE_ID_PREFIX=$prefix, then run this again"
+  fi
 }
 
 deploy() {
@@ -127,7 +164,7 @@ ensure_deployment() {
   if [[ $redeploy = false && -n $identity ]]; then
     there "the bridge in the resource group $group (--redeploy deploys it again)"
     if [[ -n $prefix ]]; then
-      printf 'note: --device-id-prefix takes effect with --redeploy\n'
+      keep_prefix
     fi
     return
   fi
@@ -136,9 +173,11 @@ ensure_deployment() {
     [[ -n ${!name:-} ]] || fail "$name is not set in the environment"
   done
   export EXISTING_IOT_HUB_NAME=$hub EXISTING_IOT_HUB_RESOURCE_GROUP=$hub_group
+  keep_prefix
+  export DEVICE_ID_PREFIX=$prefix
   if [[ -n $prefix ]]; then
-    export DEVICE_ID_PREFIX=$prefix
-  elif [[ -z ${DEVICE_ID_PREFIX:-} ]]; then
+    printf 'note: the device id prefix is %s\n' "$prefix"
+  else
     printf 'note: without --device-id-prefix the bridge speaks as any device of the hub whose id is also one in The Things Stack.\n'
   fi
   # The released package that the template names, unless the caller has another wish.

@@ -9,7 +9,7 @@ metadata description = 'Connects The Things Stack to Azure IoT Hub.'
 @description('Region of all resources.')
 param location string = resourceGroup().location
 
-@description('End of the names of all resources, so that they are unique in the world: at most 11 lower-case letters and digits. Empty: made from the id of the resource group.')
+@description('End of the names of all resources, so that they are unique in the world: at most 11 letters and digits, which become lower-case; not sb or mgmt, with which an Event Hubs namespace may not end. Empty: made from the id of the resource group.')
 @maxLength(11)
 param nameSuffix string = ''
 
@@ -42,7 +42,7 @@ param enableFallbackRoute bool = true
 ])
 param iotHubSku string = 'S1'
 
-@description('Units of that size. With an existing hub: its units.')
+@description('Units of that size: F1 takes one whatever stands here, S3 ten at most. With an existing hub: its units.')
 @minValue(1)
 @maxValue(200)
 param iotHubUnits int = 1
@@ -68,8 +68,20 @@ param maximumInstanceCount int = 1
 @description('Address of the package to install. Empty: install nothing, the package is deployed by other means.')
 param packageUri string = 'https://github.com/tts-iot-hub/tts-iot-hub/releases/download/v0.1.0/tts-iot-hub-linux-x64.zip'
 
-@description('Whether the alert rules are made. They cost about 11 USD a month at list price; docs/costs.md.')
+@description('Whether the alert rules are made. They cost about 11 USD a month at list price; docs/costs.md. False in a later deployment makes none, and removes none that are there: delete those by hand.')
 param enableAlerts bool = true
+
+@description('No webhook for this long raises the alert that nothing flows. A fleet that reports twice a day needs P1D.')
+@allowed([
+  'PT30M'
+  'PT1H'
+  'PT2H'
+  'PT4H'
+  'PT6H'
+  'P1D'
+  'P2D'
+])
+param nothingFlowsWindow string = 'PT2H'
 
 @description('Address to which the alerts are mailed. Empty: they show in the portal only.')
 param alertEmail string = ''
@@ -86,7 +98,18 @@ param deviceIdPrefix string = ''
 @description('Further settings of the bridge, by the names in the README, such as {"TELEMETRY_BODY": "compact"}. No secrets: these are plain values.')
 param furtherSettings { *: string } = {}
 
-var suffix = empty(nameSuffix) ? take(uniqueString(resourceGroup().id), 8) : toLower(nameSuffix)
+var givenSuffix = toLower(nameSuffix)
+var otherCharacters = filter(
+  range(0, length(givenSuffix)),
+  at => !contains('abcdefghijklmnopqrstuvwxyz0123456789', substring(givenSuffix, at, 1))
+)
+// A namespace must not end with -sb or -mgmt:
+// https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quickstart-portal, which tells it of all under servicebus.windows.net
+var suffix = empty(nameSuffix)
+  ? take(uniqueString(resourceGroup().id), 8)
+  : !empty(otherCharacters) || contains(['sb', 'mgmt'], givenSuffix)
+      ? fail('nameSuffix: letters and digits only, and neither sb nor mgmt')
+      : givenSuffix
 var base = 'tts-iot-hub-${suffix}'
 var names = {
   app: base
@@ -99,6 +122,13 @@ var names = {
   policy: 'tts-iot-hub'
   packageContainer: 'app-package'
 }
+
+// https://learn.microsoft.com/azure/azure-resource-manager/management/azure-subscription-service-limits#azure-iot-hub-limits
+var units = iotHubSku == 'F1'
+  ? 1
+  : iotHubSku == 'S3' && iotHubUnits > 10
+      ? fail('iotHubUnits: a hub of the size S3 takes ten units at most')
+      : iotHubUnits
 
 var isHubOurs = empty(existingIotHubName)
 var hubName = isHubOurs ? names.hub : existingIotHubName
@@ -156,7 +186,7 @@ module hub 'modules/hub.bicep' = if (isHubOurs) {
     location: location
     name: names.hub
     sku: iotHubSku
-    units: iotHubUnits
+    units: units
     enableFallbackRoute: enableFallbackRoute
     policyName: names.policy
     identityId: hubIdentity.id
@@ -166,7 +196,11 @@ module hub 'modules/hub.bicep' = if (isHubOurs) {
   dependsOn: [
     // The hub tries its endpoint when it is made: its identity must be allowed to send by then.
     eventHubs
+    // A new role takes minutes until it is known everywhere, and the hub takes minutes to be made: all roles that can be
+    // assigned before it are, so that the app finds them in force when it starts.
     monitoring
+    secrets
+    storage
   ]
 }
 
@@ -193,14 +227,23 @@ module secrets 'modules/secrets.bicep' = {
     hasWebhookSecret: !empty(webhookSecret)
     webhookSecretPrevious: webhookSecretPrevious
     hasWebhookSecretPrevious: !empty(webhookSecretPrevious)
-    hubName: hubName
-    hubResourceGroup: hubResourceGroup
-    policyName: names.policy
     workspaceName: names.monitoring
   }
   dependsOn: [
-    hub
     monitoring
+  ]
+}
+
+module policyKey 'modules/policy-key.bicep' = {
+  params: {
+    vaultName: names.vault
+    hubName: hubName
+    hubResourceGroup: hubResourceGroup
+    policyName: names.policy
+  }
+  dependsOn: [
+    hub
+    secrets
   ]
 }
 
@@ -236,7 +279,7 @@ module app 'modules/app.bicep' = {
       IOTHUB_CREDENTIAL: 'managedidentity'
       IOTHUB_CLIENT_ID: appIdentity.properties.clientId
       IOTHUB_SKU: iotHubSku
-      IOTHUB_UNITS: string(iotHubUnits)
+      IOTHUB_UNITS: string(units)
       ...(empty(deviceIdPrefix) ? {} : { DEVICE_ID_PREFIX: deviceIdPrefix })
       StackEvents__fullyQualifiedNamespace: '${names.eventHubs}.servicebus.windows.net'
       StackEvents__credential: 'managedidentity'
@@ -249,6 +292,7 @@ module app 'modules/app.bicep' = {
     eventHubs
     hubRoles
     monitoring
+    policyKey
     secrets
     storage
   ]
@@ -274,9 +318,10 @@ module alerts 'monitoring/alerts.bicep' = if (enableAlerts) {
     workspaceId: workspace.id
     iotHubId: usedHub.id
     iotHubSku: iotHubSku
-    iotHubUnits: iotHubUnits
+    iotHubUnits: units
     eventHubsNamespaceId: eventHubsNamespace.id
     alertEmail: alertEmail
+    nothingFlowsWindow: nothingFlowsWindow
   }
   dependsOn: [
     eventHubs
@@ -291,7 +336,7 @@ module workbook 'monitoring/workbook.bicep' = {
     displayName: 'The Things Stack to IoT Hub (${base})'
     workspaceId: workspace.id
     iotHubSku: iotHubSku
-    iotHubUnits: iotHubUnits
+    iotHubUnits: units
   }
   dependsOn: [
     monitoring
@@ -313,5 +358,5 @@ output hubIdentityId string = hubIdentity.id
 @description('Where IoT Hub sends events for the bridge.')
 output stackEventsEndpoint string = 'sb://${names.eventHubs}.servicebus.windows.net'
 
-@description('What is left to do: the command that sets up the webhook. STACK_BASE_URL, STACK_APPLICATION_ID and STACK_API_KEY must be in the environment, and WEBHOOK_SECRET if there is one.')
-output nextStep string = 'FUNCTION_KEY=$(az functionapp function keys list --resource-group ${resourceGroup().name} --name ${names.app} --function-name UplinkIngress --query default --output tsv) tts-iot-hub webhook install --url https://${app.outputs.hostName}/api/uplink'
+@description('What is left to do: the command that sets up the webhook. STACK_API_KEY must be in the environment, and WEBHOOK_SECRET if there is one. On The Things Stack Cloud and Sandbox outside eu1 STACK_IDENTITY_URL must be the address of eu1; it is there if stackIdentityAddress was given.')
+output nextStep string = 'FUNCTION_KEY=$(az functionapp function keys list --resource-group ${resourceGroup().name} --name ${names.app} --function-name UplinkIngress --query default --output tsv) STACK_BASE_URL=${stackClusterAddress} ${empty(stackIdentityAddress) ? '' : 'STACK_IDENTITY_URL=${stackIdentityAddress} '}STACK_APPLICATION_ID=${stackApplicationId} tts-iot-hub webhook install --url https://${app.outputs.hostName}/api/uplink'

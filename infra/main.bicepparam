@@ -15,10 +15,13 @@ param iotHubUnits = int(readEnvironmentVariable('IOTHUB_UNITS', '1'))
 param alwaysReadyHttpInstances = int(readEnvironmentVariable('ALWAYS_READY_HTTP_INSTANCES', '0'))
 param maximumInstanceCount = int(readEnvironmentVariable('MAXIMUM_INSTANCE_COUNT', '1'))
 param enableAlerts = bool(readEnvironmentVariable('ENABLE_ALERTS', 'true'))
+param nothingFlowsWindow = readEnvironmentVariable('NOTHING_FLOWS_WINDOW', 'PT2H')
 param alertEmail = readEnvironmentVariable('ALERT_EMAIL', '')
 param existingIotHubName = readEnvironmentVariable('EXISTING_IOT_HUB_NAME', '')
 param existingIotHubResourceGroup = readEnvironmentVariable('EXISTING_IOT_HUB_RESOURCE_GROUP', '')
 param deviceIdPrefix = readEnvironmentVariable('DEVICE_ID_PREFIX', '')
+// A JSON object, such as {"TELEMETRY_BODY": "compact"}.
+param furtherSettings = json(readEnvironmentVariable('FURTHER_SETTINGS', '{}'))
 
 // The package that was built here is deployed afterwards. Give PACKAGE_URI to install a released one.
 param packageUri = readEnvironmentVariable('PACKAGE_URI', '')

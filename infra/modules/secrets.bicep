@@ -1,4 +1,4 @@
-// The Key Vault with the secrets of the bridge, and nothing else.
+// The Key Vault with the secrets of the bridge, and nothing else; policy-key.bicep adds the one that comes from the hub.
 
 import { roleIds } from 'roles.bicep'
 
@@ -34,15 +34,6 @@ param webhookSecretPrevious string
 @description('Whether there is one.')
 param hasWebhookSecretPrevious bool
 
-@description('Name of the IoT Hub.')
-param hubName string
-
-@description('Resource group of the IoT Hub.')
-param hubResourceGroup string
-
-@description('Name of the shared access policy of the bridge.')
-param policyName string
-
 @description('Name of the Log Analytics workspace.')
 param workspaceName string
 
@@ -70,20 +61,6 @@ resource apiKey 'Microsoft.KeyVault/vaults/secrets@2025-05-01' = {
   properties: {
     value: stackApiKey
     contentType: 'API key of The Things Stack'
-  }
-}
-
-resource hub 'Microsoft.Devices/IotHubs@2023-06-30' existing = {
-  name: hubName
-  scope: resourceGroup(hubResourceGroup)
-}
-
-resource policyKey 'Microsoft.KeyVault/vaults/secrets@2025-05-01' = {
-  parent: vault
-  name: 'iothub-policy-key'
-  properties: {
-    value: listKeys('${hub.id}/IotHubKeys/${policyName}', '2023-06-30').primaryKey
-    contentType: 'Primary key of the policy ${policyName} of the IoT Hub'
   }
 }
 

@@ -7,5 +7,7 @@ param stackIdentityAddress = 'https://eu1.cloud.thethings.network'
 param stackApplicationId = 'my-application'
 param stackApiKey = 'NNSXS.EXAMPLE.EXAMPLE'
 param iotHubSku = 'F1'
+// It takes one.
+param iotHubUnits = 3
 param enableFallbackRoute = false
 param packageUri = ''

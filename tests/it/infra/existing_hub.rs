@@ -96,6 +96,7 @@ fn owners_hub() -> Value {
         },
         "policies": [{"keyName": "iothubowner", "rights": "RegistryWrite, ServiceConnect, DeviceConnect", "primaryKey": "k"}],
         "deployments": [],
+        "apps": {},
     })
 }
 
@@ -129,6 +130,7 @@ fn the_first_run_adds_a_policy_an_identity_an_endpoint_and_two_routes_and_touche
     assert_eq!(&deployed["PACKAGE_URI"], package, "no empty app is left");
 
     after["deployments"] = json!([]);
+    after["apps"] = json!({});
     assert_eq!(after, before, "the rest is the owner's");
 }
 
@@ -155,6 +157,63 @@ fn a_run_that_broke_off_is_finished_by_the_next() {
     let said = azure.succeed(&[]);
     let added: Vec<_> = said.lines().filter(|line| line.starts_with("added:")).collect();
     assert_eq!(added, ["added:         route tts-iot-hub-twin-changes"]);
+}
+
+#[test]
+fn a_prefix_that_was_given_once_stays_until_it_is_changed_on_purpose() {
+    let Some(azure) = Azure::with("prefix", |_| {}) else { return };
+    let deployed = || azure.state()["deployments"][0]["environment"]["DEVICE_ID_PREFIX"].clone();
+    azure.succeed(&["--device-id-prefix", "lorawan-"]);
+    azure.succeed(&["--redeploy"]);
+    assert_eq!(deployed(), "lorawan-", "kept without being given");
+    azure.succeed(&["--redeploy", "--device-id-prefix", "lorawan-"]);
+    assert_eq!(deployed(), "lorawan-");
+
+    // What a deployment that broke off leaves: no outputs.
+    let mut state = azure.state();
+    state["deployments"][0]["properties"] = json!({"provisioningState": "Failed"});
+    azure.write(&state);
+    azure.succeed(&[]);
+    assert_eq!(deployed(), "lorawan-", "kept by the next run, too");
+
+    for options in [&["--device-id-prefix", "other-"][..], &["--redeploy", "--device-id-prefix", "other-"]] {
+        let (state, said) = (azure.state(), azure.refuse(options));
+        assert!(said.contains("the bridge has the device id prefix 'lorawan-', and 'other-' is given"), "{said}");
+        assert!(
+            said.contains("az functionapp config appsettings set --resource-group bridge --name tts-iot-hub-b "),
+            "{said}"
+        );
+        assert_eq!(azure.state(), state);
+    }
+    let mut state = azure.state();
+    state["apps"]["tts-iot-hub-b"]["DEVICE_ID_PREFIX"] = "other-".into();
+    azure.write(&state);
+    azure.succeed(&["--redeploy", "--device-id-prefix", "other-"]);
+    assert_eq!(deployed(), "other-", "changed on purpose");
+}
+
+#[test]
+fn a_bridge_without_a_prefix_does_not_get_one_by_the_way() {
+    let Some(azure) = Azure::with("no-prefix", |_| {}) else { return };
+    let said = azure.succeed(&[]);
+    assert!(said.contains("note: without --device-id-prefix the bridge speaks as any device"), "{said}");
+    let said = azure.refuse(&["--redeploy", "--device-id-prefix", "lorawan-"]);
+    assert!(said.contains("the bridge has the device id prefix '', and 'lorawan-' is given"), "{said}");
+}
+
+#[test]
+fn a_bridge_whose_app_is_gone_is_deployed_again_and_the_app_of_another_hub_is_not_asked() {
+    let Some(azure) = Azure::with("gone", |_| {}) else { return };
+    azure.succeed(&["--device-id-prefix", "lorawan-"]);
+    let mut state = azure.state();
+    state["apps"] = json!({"other": {"IOTHUB_HOSTNAME": "other.azure-devices.net", "DEVICE_ID_PREFIX": "x-"}});
+    azure.write(&state);
+    azure.succeed(&["--redeploy", "--device-id-prefix", "new-"]);
+    assert_eq!(azure.state()["apps"]["tts-iot-hub-b"]["DEVICE_ID_PREFIX"], "new-");
+    state["deployments"] = json!([]);
+    azure.write(&state);
+    azure.succeed(&[]);
+    assert_eq!(azure.state()["apps"]["tts-iot-hub-b"]["DEVICE_ID_PREFIX"], Value::Null);
 }
 
 #[test]

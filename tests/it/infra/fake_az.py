@@ -20,7 +20,12 @@ def main(arguments):
         state = json.load(file)
     words = arguments[: first_option(arguments)]
     options = dict(pairs(arguments[len(words) :]))
-    answer = COMMANDS[" ".join(words)](state, options)
+    command, known = COMMANDS[" ".join(words)]
+    unknown = options.keys() - known.split() - {"--output", "--query"}
+    if unknown:
+        # As the real one says it.
+        sys.exit(f"unrecognized arguments: {' '.join(sorted(unknown))}")
+    answer = command(state, options)
     with open(STATE, "w", encoding="utf-8") as file:
         json.dump(state, file)
     if options.get("--output") == "tsv":
@@ -55,6 +60,7 @@ def policies(state, options):
 
 def create_policy(state, options):
     hub(state, options)
+    assert options["--permissions"] == "DeviceConnect", options
     key = {"keyName": options["--name"], "rights": options["--permissions"], "primaryKey": "c2VjcmV0"}
     state["policies"].append(key)
 
@@ -81,6 +87,23 @@ def deploy(state, options):
         },
     }
     state["deployments"] = [deployment]
+    # The settings are replaced as a whole.
+    settings = {"IOTHUB_HOSTNAME": os.environ["EXISTING_IOT_HUB_NAME"] + ".azure-devices.net"}
+    if os.environ.get("DEVICE_ID_PREFIX"):
+        settings["DEVICE_ID_PREFIX"] = os.environ["DEVICE_ID_PREFIX"]
+    state["apps"][outputs["functionAppName"]] = settings
+
+
+def apps(state, options):
+    assert options["--resource-group"] == "bridge"
+    return [{"name": name} for name in state["apps"]]
+
+
+def settings(state, options):
+    assert options["--resource-group"] == "bridge"
+    if options["--name"] not in state["apps"]:
+        sys.exit("(ResourceNotFound) no such app")
+    return [{"name": name, "value": value} for name, value in state["apps"][options["--name"]].items()]
 
 
 def assign_identity(state, options):
@@ -94,6 +117,9 @@ def assign_identity(state, options):
 def create_endpoint(state, options):
     found = hub(state, options)
     assert options["--identity"] in found["identity"]["userAssignedIdentities"], "the hub has no such identity"
+    # Where the Event Hub is: without them, Azure looks for it beside the hub.
+    assert options["--endpoint-resource-group"] == "bridge", options
+    assert options["--endpoint-subscription-id"] == IDENTITY.split("/")[2], options
     endpoint = {
         "name": options["--endpoint-name"],
         # As Azure gives it back.
@@ -117,32 +143,52 @@ def create_route(state, options):
     routing["routes"].append(route)
 
 
+# Each with the options that the real one has (of which the script needs some): Azure/azure-cli
+# src/azure-cli/azure/cli/command_modules/{iot,resource,appservice}, Azure/azure-iot-cli-extension azext_iot/iothub/params.py
 COMMANDS = {
-    "iot hub show": show,
-    "iot hub policy list": policies,
-    "iot hub policy create": create_policy,
-    "deployment group list": deployments,
-    "deployment group create": deploy,
-    "iot hub identity assign": assign_identity,
-    "iot hub message-endpoint create eventhub": create_endpoint,
-    "iot hub message-route create": create_route,
+    "iot hub show": (show, "--name --resource-group"),
+    "iot hub policy list": (policies, "--hub-name --resource-group"),
+    "iot hub policy create": (create_policy, "--hub-name --resource-group --name --permissions"),
+    "deployment group list": (deployments, "--resource-group --filter"),
+    "deployment group create": (
+        deploy,
+        "--resource-group --name --parameters --template-file --template-uri --template-spec --mode --no-wait --what-if",
+    ),
+    "functionapp list": (apps, "--resource-group"),
+    "functionapp config appsettings list": (settings, "--resource-group --name --slot"),
+    "iot hub identity assign": (
+        assign_identity,
+        "--name --resource-group --role --scopes --system-assigned --user-assigned",
+    ),
+    "iot hub message-endpoint create eventhub": (
+        create_endpoint,
+        "--hub-name --resource-group --endpoint-name --endpoint-namespace-name --endpoint-policy-name"
+        " --endpoint-resource-group --endpoint-subscription-id --endpoint-uri --entity-path --identity"
+        " --connection-string",
+    ),
+    "iot hub message-route create": (
+        create_route,
+        "--hub-name --resource-group --route-name --endpoint-name --source-type --condition --enabled",
+    ),
 }
 
 
 def query(value, text):
-    """The part of JMESPath that the script uses: a.b, [a, b], a.b[?c=='d' && e.f=='g'].[h, i[0]], a.*[].[b], keys(a || `{}`)."""
+    """The part of JMESPath that the script uses: a.b, [a, b], a.b[?c=='d' && e.f=='g'].[h, i[0]], [].[b], a.*[].[b], keys(a || `{}`)."""
     keys = re.fullmatch(r"keys\((\S+) \|\| `\{\}`\)", text)
     if keys:
         return list(path(value, keys[1]) or {})
-    if text.startswith("[") and "?" not in text:
+    if text.startswith("[") and not text.startswith(("[?", "[]")):
         return [path(value, name) for name in text[1:-1].split(", ")]
-    rows = re.fullmatch(r"([\w.]*)(\.\*\[\]|\[\?(.+)\])\.\[(.+)\]", text)
+    rows = re.fullmatch(r"([\w.]*)(\[\]|\.\*\[\]|\[\?(.+)\])\.\[(.+)\]", text)
     if not rows:
         return path(value, text)
     found = path(value, rows[1]) if rows[1] else value
     if rows[3]:
         conditions = [re.fullmatch(r"(\S+)=='(\S+)'", condition).groups() for condition in rows[3].split(" && ")]
         items = [item for item in found if all(path(item, name) == wanted for name, wanted in conditions)]
+    elif rows[2] == "[]":
+        items = found
     else:
         items = [item for items in found.values() for item in items]
     return [[path(item, column) for column in rows[4].split(", ")] for item in items]

@@ -8,6 +8,25 @@ use tts_iot_hub::message_type::MessageType;
 use super::files::{json, read};
 use super::snapshot::text;
 
+/// The elements of the form, as its expressions name them, each with its type.
+fn elements(form: &Value) -> Vec<(String, String)> {
+    let named = |elements: &Value, how: &dyn Fn(&str) -> String| -> Vec<(String, String)> {
+        let elements = elements.as_array().expect("elements").iter();
+        elements.map(|element| (how(text(&element["name"])), text(&element["type"]).to_owned())).collect()
+    };
+    let mut all = named(&form["parameters"]["basics"], &|name| format!("basics('{name}')"));
+    for step in form["parameters"]["steps"].as_array().expect("steps") {
+        let place = text(&step["name"]);
+        all.extend(named(&step["elements"], &|name| format!("steps('{place}').{name}")));
+    }
+    all
+}
+
+/// Whether an expression uses this element, and not only one whose name begins so.
+fn uses(expression: &str, element: &str) -> bool {
+    expression.split(element).skip(1).any(|after| !after.starts_with(|next: char| next.is_alphanumeric()))
+}
+
 #[test]
 fn the_portals_form_gives_every_parameter_that_must_be_given_and_no_unknown_one() {
     let form = json("infra/createUiDefinition.json");
@@ -24,33 +43,53 @@ fn the_portals_form_gives_every_parameter_that_must_be_given_and_no_unknown_one(
 #[test]
 fn the_portals_form_uses_every_element_that_it_shows_and_shows_every_one_that_it_uses() {
     let form = json("infra/createUiDefinition.json");
-    let names = |elements: &Value, how: &dyn Fn(&str) -> String| -> Vec<String> {
-        let elements = elements.as_array().expect("elements");
-        elements.iter().map(|element| how(text(&element["name"]))).collect()
-    };
-    let mut shown = names(&form["parameters"]["basics"], &|name| format!("basics('{name}')"));
-    for step in form["parameters"]["steps"].as_array().expect("steps") {
-        let place = text(&step["name"]);
-        shown.extend(names(&step["elements"], &|name| format!("steps('{place}').{name}")));
-    }
+    let shown: Vec<_> = elements(&form).into_iter().map(|(element, _)| element).collect();
     let outputs = form["parameters"]["outputs"].as_object().expect("outputs").values();
     let outputs: Vec<_> = outputs.map(text).filter(|output| *output != "[location()]").collect();
     for element in &shown {
-        assert!(outputs.iter().any(|output| output.contains(element.as_str())), "{element} is shown for nothing");
+        assert!(outputs.iter().any(|output| uses(output, element)), "{element} is shown for nothing");
     }
     for output in outputs {
-        assert!(shown.iter().any(|element| output.contains(element.as_str())), "{output} is nowhere asked for");
+        assert!(shown.iter().any(|element| uses(output, element)), "{output} is nowhere asked for");
     }
 }
 
 #[test]
 fn the_portals_form_hides_what_is_secret() {
-    let form = json("infra/createUiDefinition.json").to_string();
+    let form = json("infra/createUiDefinition.json");
     let template = json("infra/main.json");
-    let secure = template["parameters"].as_object().expect("parameters").iter();
-    let secure: Vec<_> = secure.filter(|(_, about)| about["type"] == "securestring").collect();
-    let asked = secure.iter().filter(|(name, _)| form.contains(&format!("\"{name}\":"))).count();
-    assert_eq!(form.matches("Microsoft.Common.PasswordBox").count(), asked);
+    let is_secret = |name: &str| template["parameters"][name]["type"] == "securestring";
+    let outputs = form["parameters"]["outputs"].as_object().expect("outputs");
+    let secret: Vec<_> = outputs.keys().filter(|name| is_secret(name)).collect();
+    assert_eq!(secret, ["stackApiKey", "webhookSecret"]);
+    for (element, kind) in elements(&form) {
+        for (parameter, output) in outputs.iter().filter(|(_, output)| uses(text(output), &element)) {
+            let hidden = kind == "Microsoft.Common.PasswordBox";
+            assert_eq!(hidden, is_secret(parameter), "{parameter} is {output}, which is a {kind}");
+        }
+    }
+}
+
+#[test]
+fn the_portals_form_offers_what_the_template_allows() {
+    let form = json("infra/createUiDefinition.json");
+    let template = json("infra/main.json");
+    for (step, element, parameter) in
+        [("hub", "sku", "iotHubSku"), ("alerts", "nothingFlowsWindow", "nothingFlowsWindow")]
+    {
+        let named = |all: &Value, name: &str| -> Value {
+            let mut all = all.as_array().expect("a list").iter();
+            all.find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+        };
+        let element = named(&named(&form["parameters"]["steps"], step)["elements"], element);
+        let offered = element["constraints"]["allowedValues"].as_array().expect("values");
+        let about = &template["parameters"][parameter];
+        let values: Vec<_> = offered.iter().map(|one| one["value"].clone()).collect();
+        assert_eq!(Value::from(values), about["allowedValues"], "{parameter}");
+        let chosen =
+            offered.iter().find(|one| one["label"] == element["defaultValue"]).expect("the default is offered");
+        assert_eq!(chosen["value"], about["defaultValue"], "{parameter}");
+    }
 }
 
 /// The lines of a block of the YAML file, without its indentation.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tts_iot_hub::event_hubs::{DEAD_LETTERS, PARKED_UPLINKS, STACK_EVENTS};
 
-use super::files::json;
+use super::files::{json, read};
 use super::snapshot::{all, text};
 
 const EVENT_HUBS: &str = "Microsoft.EventHub/namespaces/eventhubs";
@@ -77,17 +77,25 @@ fn the_hub_routes_lifecycle_events_and_twin_changes_to_the_bridge_and_says_what_
 }
 
 #[test]
-fn the_hub_gets_its_role_before_it_is_made_and_the_app_all_it_needs_before_its_settings() {
+fn roles_are_assigned_before_the_hub_is_made_and_the_app_has_all_it_needs_before_its_settings() {
     let template = json("infra/main.json");
     let waits_for = |resource: &str| -> BTreeSet<String> {
         let all = template["resources"][resource]["dependsOn"].as_array().expect("dependencies");
         all.iter().map(|name| text(name).to_owned()).collect()
     };
-    assert!(waits_for("hub").contains("eventHubs"), "the role is assigned in that module");
-    for needed in ["eventHubs", "hubRoles", "monitoring", "secrets", "storage"] {
+    // A role takes minutes until it is in force, and the hub takes minutes to be made.
+    for early in ["eventHubs", "monitoring", "secrets", "storage"] {
+        assert!(waits_for("hub").contains(early), "{early} assigns a role");
+        assert!(!waits_for(early).contains("hub"), "{early}");
+    }
+    for needed in ["eventHubs", "hubRoles", "monitoring", "policyKey", "secrets", "storage"] {
         assert!(waits_for("app").contains(needed), "{needed}");
     }
-    assert!(waits_for("secrets").contains("hub"));
+    let modules = template["resources"].as_object().expect("resources");
+    let assigning = modules.iter().filter(|(_, module)| module.to_string().contains("/roleAssignments\""));
+    let late: Vec<_> = assigning.filter(|(name, _)| waits_for(name).contains("hub")).map(|(name, _)| name).collect();
+    assert_eq!(late, ["hubRoles"], "a role on the hub itself can't be earlier");
+    assert_eq!(waits_for("policyKey"), ["hub", "secrets"].map(str::to_owned).into());
     let package = &template["resources"]["app"]["properties"]["template"]["resources"]["package"];
     assert!(package["dependsOn"].to_string().contains("app::settings"), "{package}");
 }
@@ -118,6 +126,26 @@ fn the_app_has_the_shape_that_the_design_asks_for() {
 }
 
 #[test]
+fn the_hub_of_the_free_size_has_one_unit_whatever_is_asked_for() {
+    for snapshot in all() {
+        let (_, sku) = snapshot.settings().find(|(name, _)| *name == "IOTHUB_SKU").expect("it is set");
+        let (_, units) = snapshot.settings().find(|(name, _)| *name == "IOTHUB_UNITS").expect("it is set");
+        for hub in snapshot.resources("Microsoft.Devices/IotHubs") {
+            assert_eq!(
+                hub["sku"],
+                serde_json::json!({"name": sku, "capacity": units.parse::<u32>().expect("a number")})
+            );
+        }
+        if snapshot.name == "f1" {
+            assert!(read("infra/snapshots/f1.bicepparam").contains("param iotHubUnits = 3"), "more is asked for");
+            assert_eq!((sku, units), ("F1", "1"));
+            let quota = snapshot.resource("Microsoft.Insights/metricAlerts", "-hub-quota");
+            assert_eq!(quota["properties"]["criteria"]["allOf"][0]["threshold"], 6400, "80 % of 8000");
+        }
+    }
+}
+
+#[test]
 fn no_record_of_the_bridge_is_sampled_away() {
     let sampling = &json("host.json")["logging"]["applicationInsights"]["samplingSettings"];
     let excluded: BTreeSet<_> = text(&sampling["excludedTypes"]).split(';').collect();
@@ -137,6 +165,26 @@ fn the_package_that_is_installed_is_the_release_of_this_version() {
             [one] => assert_eq!(&one["properties"]["packageUri"], package),
             _ => panic!("several packages"),
         }
+    }
+}
+
+#[test]
+fn the_documents_deploy_this_version_too() {
+    let version = env!("CARGO_PKG_VERSION");
+    let raw = format!("https%3A%2F%2Fraw.githubusercontent.com%2Ftts-iot-hub%2Ftts-iot-hub%2Fv{version}%2Finfra%2F");
+    let button = format!(
+        "(https://portal.azure.com/#create/Microsoft.Template/uri/{raw}main.json/createUIDefinitionUri/{raw}createUiDefinition.json)"
+    );
+    let package = &json("infra/main.json")["parameters"]["packageUri"]["defaultValue"];
+    for document in ["README.md", "docs/deploy.md"] {
+        let text_of = read(document);
+        let buttons: Vec<_> =
+            text_of.lines().filter(|line| line.contains("https://portal.azure.com/#create")).collect();
+        assert!(!buttons.is_empty(), "{document} has no button");
+        assert!(buttons.iter().all(|line| line.contains(&button)), "{document}: {buttons:?}");
+        let packages: Vec<_> = text_of.lines().filter_map(|line| line.strip_prefix("export PACKAGE_URI=")).collect();
+        assert!(!packages.is_empty(), "{document} has no PACKAGE_URI");
+        assert!(packages.iter().all(|given| given == package), "{document}: {packages:?}");
     }
 }
 
