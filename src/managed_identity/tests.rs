@@ -171,3 +171,56 @@ async fn a_token_is_given_for_its_own_scope_only_and_never_shown() {
     let token = identity.get_token(&[SCOPE], None).await.expect("a token");
     assert!(!format!("{identity:?} {token:?}").contains("token-0"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_client_of_event_hubs_hears_a_later_end_each_time_even_if_the_platform_keeps_its_token() {
+    /// The client asks this long before the end, or so much earlier.
+    const ASKS_BEFORE: time::Duration = time::Duration::seconds(6 * 60 + 5);
+    let platform = Platform::new(&[(0, Ok(6 * 60))]);
+    let identity = identity(&platform);
+    let mut before = OffsetDateTime::now_utc() + time::Duration::minutes(6);
+    for _ in 0..3 {
+        let token = identity.get_token(&[SCOPE], None).await.expect("a token");
+        assert!(token.expires_on > before && left(&token) > ASKS_BEFORE, "{token:?}");
+        assert_eq!(token.token.secret(), "token-0");
+        before = token.expires_on;
+    }
+    let fresh = identity_of_an_hour().get_token(&[SCOPE], None).await.expect("a token");
+    assert!(left(&fresh) > time::Duration::minutes(59) && left(&fresh) <= time::Duration::hours(1), "{fresh:?}");
+}
+
+fn identity_of_an_hour() -> ManagedIdentity {
+    identity(&Platform::new(&[(0, Ok(3600))]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_panics_is_told_and_followed_by_another() {
+    #[derive(Debug)]
+    struct Broken;
+    #[async_trait::async_trait]
+    impl TokenCredential for Broken {
+        async fn get_token(&self, _: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
+            panic!("a scripted panic")
+        }
+    }
+    let (turn, sound) = (AtomicUsize::new(0), Platform::new(&[(0, Ok(3600))]));
+    let source = move || -> azure_core::Result<Arc<dyn TokenCredential>> {
+        let is_first = turn.fetch_add(1, Ordering::Relaxed) == 0;
+        Ok(if is_first { Arc::new(Broken) } else { Arc::clone(&sound) as Arc<dyn TokenCredential> })
+    };
+    let identity = ManagedIdentity::with_source(Box::new(source), SCOPE);
+    let error = identity.token().await.expect_err("a panic");
+    assert_eq!(error.class(), Class::Retry, "{error}");
+    sleep(FIRST_PAUSE * 2).await;
+    assert_eq!(text(identity.token().await), "token-0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_platform_whose_tokens_have_little_left_is_not_asked_on_each_call() {
+    let platform = Platform::new(&[(0, Ok(20))]);
+    let identity = identity(&platform);
+    for _ in 0..20 {
+        identity.token().await.expect_err("it ends too soon");
+    }
+    assert_eq!(platform.asked(), 1, "calls of {PATIENCE:?} each, within one pause");
+}
