@@ -87,6 +87,12 @@ impl ManagedIdentity {
         Ok(Self::with_source(source, scope))
     }
 
+    /// An identity that never gets an answer, and asks nobody.
+    #[cfg(test)]
+    pub(crate) fn silent(scope: &'static str) -> Self {
+        Self::with_source(Box::new(|| Ok(Arc::new(tests::Silent))), scope)
+    }
+
     fn with_source(source: Source, scope: &'static str) -> Self {
         let (stop, needed) = (CancellationToken::new(), Arc::new(Notify::new()));
         let (known, receiver) = watch::channel(Known::default());

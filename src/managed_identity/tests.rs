@@ -29,6 +29,17 @@ impl Platform {
     }
 }
 
+/// A platform that never answers.
+#[derive(Debug)]
+pub(super) struct Silent;
+
+#[async_trait::async_trait]
+impl TokenCredential for Silent {
+    async fn get_token(&self, _: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
+        std::future::pending().await
+    }
+}
+
 fn refusal(status: u16) -> azure_core::Error {
     let status = StatusCode::from(status);
     let raw_response = Some(Box::new(RawResponse::from_bytes(status, Headers::new(), "")));
@@ -112,7 +123,8 @@ async fn a_silent_platform_holds_nobody_longer_than_a_webhook_can_wait_and_a_lat
     let began = Instant::now();
     let error = identity.token().await.expect_err("silence");
     assert_eq!((began.elapsed(), error.class()), (PATIENCE, Class::Retry), "{error}");
-    assert!(error.to_string().contains("IDENTITY_ENDPOINT is not set"), "{error}");
+    let is_set = std::env::var_os("IDENTITY_ENDPOINT").is_some();
+    assert_eq!(error.to_string().contains("IDENTITY_ENDPOINT is not set"), !is_set, "{error}");
     let began = Instant::now();
     identity.token().await.expect_err("known to be silent");
     assert_eq!(began.elapsed(), Duration::ZERO);
@@ -222,5 +234,5 @@ async fn a_platform_whose_tokens_have_little_left_is_not_asked_on_each_call() {
     for _ in 0..20 {
         identity.token().await.expect_err("it ends too soon");
     }
-    assert_eq!(platform.asked(), 1, "calls of {PATIENCE:?} each, within one pause");
+    assert_eq!(platform.asked(), 1, "all within one pause");
 }
