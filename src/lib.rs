@@ -1,6 +1,7 @@
 //! `tts-iot-hub`: the bridge between The Things Stack and Azure IoT Hub.
 //!
-//! Three flows use three clients; flows do not know each other, clients do not know each other, and only `main` wires them.
+//! Three flows use three clients; flows do not know each other, clients do not know each other, and only
+//! `main` wires them; a command of `cli` may make a client of its own.
 //!
 //! | module | what it is |
 //! |---|---|

@@ -2,6 +2,8 @@
 
 pub mod webhook;
 
+use std::io;
+
 use clap::{Parser, Subcommand};
 
 /// The arguments of the program.
@@ -41,6 +43,12 @@ pub enum Failure {
     /// It was tried and failed: exit status 1.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(format!("write to standard output: {error}"))
+    }
 }
 
 #[cfg(test)]

@@ -99,8 +99,7 @@ fn read(event: &Event, prefix: &DevicePrefix) -> Result<HubEvent, Decoded> {
     if module.is_some() || operation.ends_with("moduleidentity") {
         return ignored(Ignored::Module);
     }
-    let id = text(&event.system_properties, DEVICE).or_else(|| text(&event.properties, "deviceId"));
-    let Some(id) = id else { return ignored(Ignored::NoDevice) };
+    let Some(id) = hub_id(event) else { return ignored(Ignored::NoDevice) };
     let Some(own) = prefix.strip(id) else { return ignored(Ignored::NotOurs) };
     let body = body(event, lifecycle, id)?;
     let device = device(own, id, &body)?;
@@ -113,6 +112,11 @@ fn read(event: &Event, prefix: &DevicePrefix) -> Result<HubEvent, Decoded> {
     };
     let operation_at = text(&event.properties, OPERATION_TIME).and_then(parse_time);
     Ok(HubEvent { device, change, operation_at, body })
+}
+
+/// The device of an event, as the hub names it.
+pub(super) fn hub_id(event: &Event) -> Option<&str> {
+    text(&event.system_properties, DEVICE).or_else(|| text(&event.properties, "deviceId"))
 }
 
 /// What a lifecycle event says stands in its properties: its body is not needed.

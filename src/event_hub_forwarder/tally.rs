@@ -67,7 +67,7 @@ impl Ignored {
             Self::NothingDesired => "ignored.nothing_desired",
             Self::DeletionIsOff => "ignored.deletion_is_off",
             Self::MadeAnew => "ignored.made_anew",
-            Self::DoneBefore => "ignored.done_before",
+            Self::DoneBefore => DONE_BEFORE,
         }
     }
 }
@@ -131,6 +131,8 @@ impl Done {
 pub(super) const FAILED: &str = "failed";
 /// The beginning of the keys of ignored events.
 const IGNORED: &str = "ignored.";
+/// The key of events that an earlier delivery of the batch was done with, and counted.
+const DONE_BEFORE: &str = "done_before";
 
 /// The counts of a batch; prints as one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,7 +155,7 @@ impl Tally {
         self.number(FAILED)
     }
 
-    /// All that were ignored, whatever the reason.
+    /// All that were ignored in this delivery, whatever the reason.
     pub(super) fn ignored(&self) -> u64 {
         self.0.iter().filter(|(key, _)| key.starts_with(IGNORED)).map(|(_, number)| number).sum()
     }

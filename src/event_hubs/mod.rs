@@ -20,11 +20,10 @@ use tokio::time::Instant;
 
 pub use error::EventHubsError;
 
-use access::Access;
-use producer::Producer;
-
 use crate::config::EventHubsConfig;
 use crate::ids::EndDevice;
+use access::Access;
+use producer::Producer;
 
 /// The Event Hub whose events trigger EventHubForwarder.
 pub const STACK_EVENTS: &str = "stack-events";

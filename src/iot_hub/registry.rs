@@ -304,7 +304,7 @@ mod tests {
     async fn a_refused_call_names_the_role_or_the_right_that_is_missing() {
         let key = Arc::new(PolicyKey::new(b"0123456789abcdef".to_vec().into_boxed_slice()));
         let policy = Auth::Policy(Tokens::for_service("h", "p", key));
-        let identity = Auth::Identity(ManagedIdentity::new(None, SCOPE).expect("no variables are needed"));
+        let identity = Auth::Identity(ManagedIdentity::silent(SCOPE));
         for (auth, collection, method, named) in [
             (&policy, "devices", Method::GET, "right RegistryRead,"),
             (&policy, "devices", Method::PUT, "right RegistryWrite,"),

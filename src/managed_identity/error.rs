@@ -48,6 +48,10 @@ impl IdentityError {
         Self::unavailable("nobody asks it any more")
     }
 
+    pub(super) fn defect() -> Self {
+        Self::unavailable("asking it met a defect")
+    }
+
     /// Reads an error of the library. An answer that a repetition cannot change is a refusal.
     pub(super) fn from_library(error: &azure_core::Error) -> Self {
         let inner = std::iter::successors(Some(error as &(dyn StdError + 'static)), |&error| error.source())

@@ -4,13 +4,15 @@
 //! <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>). It has no limit of time for
 //! an endpoint that is silent, holds a lock meanwhile, and asks again only when a token has five minutes left, while everyone
 //! waits. A webhook has seconds; and the client of Event Hubs asks once, six minutes before the end, and gives a connection up to
-//! its end if it then gets the token that it has. So a task keeps a token that is fresh enough for both, from the start on.
+//! its end if it then gets the token that it has. So a task keeps a token that is fresh enough for both, from the start on; and
+//! where the platform has none such, the client of Event Hubs is told a later end, so that it asks again.
 
 mod error;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions}
 use azure_core::error::ErrorKind;
 use azure_core::http::{ClientOptions, Transport, new_http_client};
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
+use futures::FutureExt as _;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -27,6 +30,11 @@ pub use error::IdentityError;
 
 /// A token with less left is replaced: some minutes before the client of Event Hubs asks for the next one.
 const REFRESH_BEFORE: time::Duration = time::Duration::minutes(15);
+/// The least that the client of Event Hubs is told a token has left. It asks for the next one six minutes before the end, give or
+/// take five seconds, and so again after half a minute; where the end that it hears is not later than the one before, it never asks
+/// again and the link dies with the token (`Azure/azure-sdk-for-rust sdk/eventhubs/azure_messaging_eventhubs/src/common/authorizer.rs`,
+/// `refresh_due_tokens`). The broker goes by the end that stands in the token itself.
+const LEAST_TOLD: time::Duration = time::Duration::seconds(390);
 /// A token with less left is not given out: it has to reach the service before it ends, by the service's clock.
 const LEAST_LEFT: time::Duration = time::Duration::seconds(30);
 /// How long a caller waits where there is no token. The platform answers within tens of milliseconds; a webhook has 2.5 s for IoT
@@ -77,6 +85,12 @@ impl ManagedIdentity {
         let source: Source = Box::new(move || Ok(ManagedIdentityCredential::new(Some(options.clone()))?));
         source().map_err(|error| IdentityError::setup(&error))?;
         Ok(Self::with_source(source, scope))
+    }
+
+    /// An identity that never gets an answer, and asks nobody.
+    #[cfg(test)]
+    pub(crate) fn silent(scope: &'static str) -> Self {
+        Self::with_source(Box::new(|| Ok(Arc::new(tests::Silent))), scope)
     }
 
     fn with_source(source: Source, scope: &'static str) -> Self {
@@ -131,7 +145,7 @@ impl Keeper {
     async fn run(self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.fetch().await {
+            match self.guarded_fetch().await {
                 Ok(token) => {
                     pause = FIRST_PAUSE;
                     let is_fresh = left(&token) > REFRESH_BEFORE;
@@ -149,6 +163,11 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// A panic of the library is a failed fetch: the task goes on, and with it all that need tokens.
+    async fn guarded_fetch(&self) -> Result<AccessToken, IdentityError> {
+        AssertUnwindSafe(self.fetch()).catch_unwind().await.unwrap_or_else(|_| Err(IdentityError::defect()))
     }
 
     async fn fetch(&self) -> Result<AccessToken, IdentityError> {
@@ -186,6 +205,7 @@ impl Keeper {
 
 #[async_trait::async_trait]
 impl TokenCredential for ManagedIdentity {
+    /// The token for the client of Event Hubs, with an end of [`LEAST_TOLD`] from now at least: each call tells a later one.
     async fn get_token(
         &self,
         scopes: &[&str],
@@ -195,7 +215,9 @@ impl TokenCredential for ManagedIdentity {
             let what = format!("this credential is for {}, not for {scopes:?}", self.scope);
             return Err(azure_core::Error::with_message(ErrorKind::Credential, what));
         }
-        self.token().await.map_err(|error| azure_core::Error::new(ErrorKind::Credential, error))
+        let token = self.token().await.map_err(|error| azure_core::Error::new(ErrorKind::Credential, error))?;
+        let told = token.expires_on.max(OffsetDateTime::now_utc() + LEAST_TOLD);
+        Ok(AccessToken { expires_on: told, ..token })
     }
 }
 

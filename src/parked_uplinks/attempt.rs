@@ -41,11 +41,14 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
     pub(super) async fn attempt(&self, item: Item, weather: &Weather) -> Fate {
         let mut work = match item {
             Item::Work(work) => work,
-            Item::Ignored(why) => {
+            Item::Ignored(key, _) | Item::Unreadable(key, _) if self.progress.left(&key, UNREAD) == NOTHING => {
+                return Fate::DoneBefore;
+            }
+            Item::Ignored(key, why) => {
                 tracing::info!(%why, "a parked uplink is ignored");
+                self.progress.set(&key, NOTHING);
                 return Fate::Ignored;
             }
-            Item::Unreadable(key, _) if self.progress.left(&key, UNREADABLE) == NOTHING => return Fate::DoneBefore,
             Item::Unreadable(key, letter) => {
                 let buried = self.bury(&letter).await;
                 return buried.map_or_else(
@@ -98,5 +101,5 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
     }
 }
 
-/// Stands for what is left of an event that is no uplink.
-const UNREADABLE: Open = Open { telemetry: true, twin: true, waiting_downlink: true };
+/// Stands for what is left of an event that is not delivered.
+const UNREAD: Open = Open { telemetry: true, twin: true, waiting_downlink: true };

@@ -40,6 +40,8 @@ pub(super) struct Tally {
     parked_again: usize,
     buried: usize,
     waiting: usize,
+    /// Since when the oldest item is parked of those that stay: that wait or were parked again.
+    pub(super) oldest: Option<OffsetDateTime>,
     reason: Option<String>,
 }
 
@@ -69,10 +71,13 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
             let next = self.next(&work.parked, tried, is_outage, retry_count, now);
             let reason = failure.unwrap_or_else(|| "not tried: nothing gets through".to_owned());
             let result = self.settle(&work, &next, &reason).await;
-            (next, reason, result)
+            (next, reason, result, work.first_failed_at())
         });
         let mut settled = settled.buffer_unordered(PARALLEL_DEVICES);
-        while let Some((next, reason, result)) = settled.next().await {
+        while let Some((next, reason, result, parked_at)) = settled.next().await {
+            if next != Next::GiveUp || result.is_err() {
+                tally.oldest = tally.oldest.into_iter().chain(parked_at).min();
+            }
             match (next, result) {
                 (_, Err(failure)) => tally.wait(failure.reason),
                 (Next::Wait, Ok(())) => tally.wait(reason),
@@ -128,12 +133,12 @@ impl Tally {
 
     /// One line per delivery of a batch. What an earlier delivery was done with is counted in none of the numbers, so that
     /// they add up over the deliveries.
-    pub(super) fn record(&self, batch: &Batch, age_of_oldest: Option<time::Duration>) {
-        let Self { delivered, ignored, parked_again, buried, waiting, reason } = self;
+    pub(super) fn record(&self, batch: &Batch, now: OffsetDateTime) {
+        let Self { delivered, ignored, parked_again, buried, waiting, oldest, reason } = self;
         tracing::info!(
             partition = batch.partition,
             retry = batch.retry_count,
-            oldest_s = age_of_oldest.map(|age| age.whole_seconds().max(0)),
+            oldest_s = oldest.map(|oldest| (now - oldest).whole_seconds().max(0)),
             delivered,
             ignored,
             parked_again,
@@ -145,7 +150,7 @@ impl Tally {
     }
 
     pub(super) fn outcome(self) -> Outcome {
-        let Self { delivered, ignored: _, parked_again, buried, waiting, reason } = self;
+        let Self { delivered, parked_again, buried, waiting, reason, .. } = self;
         let summary = format!("{delivered} delivered, {parked_again} parked again, {buried} dead-lettered");
         match reason {
             Some(reason) => Outcome::Retry(format!("{summary}, {waiting} waiting: {reason}")),

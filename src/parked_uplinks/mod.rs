@@ -65,13 +65,12 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
 
     /// Does what can be done now, in order per device, and decides about the rest.
     async fn handle(&self, batch: Batch, items: Vec<Item>) -> Outcome {
-        let oldest = items.iter().filter_map(Item::first_failed_at).min();
         let weather = Weather::new(Instant::now());
         let lanes = futures::stream::iter(by_device(items)).map(|lane| self.serve(lane, &weather));
         let fates: Vec<_> = lanes.buffer_unordered(PARALLEL_DEVICES).concat().await;
         let now = OffsetDateTime::now_utc();
         let tally = self.finish(fates, weather.is_outage(), batch.retry_count, now).await;
-        tally.record(&batch, oldest.map(|oldest| now - oldest));
+        tally.record(&batch, now);
         tally.outcome()
     }
 

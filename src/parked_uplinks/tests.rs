@@ -116,6 +116,39 @@ async fn an_outage_fails_the_batch_and_what_was_delivered_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn what_the_settings_leave_out_is_counted_once_however_often_its_batch_comes() {
+    let bench = Bench::new();
+    let left_out = || {
+        Item::Ignored(place(7), crate::uplink_delivery::Ignored::Filtered(crate::message_type::MessageType::JoinAccept))
+    };
+    let weather = Weather::new(Instant::now());
+    assert!(matches!(bench.function.attempt(left_out(), &weather).await, Fate::Ignored));
+    assert!(matches!(bench.function.attempt(left_out(), &weather).await, Fate::DoneBefore));
+}
+
+#[tokio::test]
+async fn the_oldest_that_is_told_of_is_one_that_stays() {
+    let bench = Bench::new();
+    let aged = |n: u64, minutes| ParkedUplink { first_failed_at: ago(time::Duration::minutes(minutes)), ..parked(n) };
+    bench.hub.break_device("probe-2", Fault::Both(Class::Retry));
+    bench.hub.break_device("probe-3", Fault::Both(Class::Retry));
+    let given_up = ParkedUplink { attempts: MAX_ATTEMPTS - 1, ..aged(3, 60) };
+    let items = [aged(1, 90), aged(2, 5), given_up];
+    let items = (0..).zip(items).map(|(n, item)| Item::read(place(n), item, &application(), &config()));
+    let weather = Weather::new(Instant::now());
+    let mut fates = Vec::new();
+    for item in items {
+        fates.push(bench.function.attempt(item, &weather).await);
+    }
+    let now = OffsetDateTime::now_utc();
+    let tally = bench.function.finish(fates, false, 0, now).await;
+    let oldest = tally.oldest.expect("one stays");
+    assert_eq!((now - oldest).whole_minutes(), 5, "the delivered and the given up are gone: {tally:?}");
+    let fates = vec![Fate::Delivered, Fate::Ignored, Fate::Buried];
+    assert_eq!(bench.function.finish(fates, false, 0, now).await.oldest, None);
+}
+
+#[tokio::test]
 async fn an_outage_is_not_felt_by_every_item() {
     let bench = Bench::new();
     bench.hub.state().always = Some(Fault::Both(Class::Retry));

@@ -111,6 +111,12 @@ impl Stack {
         self.base.host_str().unwrap_or_default()
     }
 
+    /// Host and port of the Identity Server.
+    pub(super) fn identity_server(&self) -> String {
+        let host = self.identity.host_str().unwrap_or_default();
+        self.identity.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
     /// Makes a call and returns the JSON of its answer.
     /// `what` names the call in errors, such as "registering `probe-0017` on the Join Server".
     pub(super) async fn call(

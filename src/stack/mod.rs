@@ -29,4 +29,4 @@ pub(crate) use message::number;
 pub use message::{ApplicationUp, ForeignApplication, MalformedMessage, parse_time, without_session_keys};
 pub(crate) use registration::ROOT_KEYS;
 pub use registration::{Registration, TagError, VersionIdentifiers};
-pub use webhooks::{KeyInfo, Webhook, WebhookUpdate};
+pub use webhooks::{FoundWebhook, KeyInfo, Webhook, WebhookUpdate};

@@ -7,25 +7,52 @@ use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::client::{Endpoint, Stack};
+use super::client::{Endpoint, Server, Stack};
 use super::error::StackError;
 use crate::ids::WebhookId;
 use crate::message_type::MessageType;
 
-/// The fields of a webhook that are read, besides the message types.
-const FIELDS: [&str; 6] = ["base_url", "format", "headers", "field_mask", "paused", "health_status"];
+/// The fields of a webhook that are read in any case, besides message types.
+const FIELDS: [&str; 3] = ["base_url", "format", "headers"];
+/// The fields that are read where the server knows them: they only make notes.
+const NEW_FIELDS: [&str; 3] = ["field_mask", "paused", "health_status"];
+/// The message types of the first webhooks; the others came with later versions.
+const OLD_TYPES: [MessageType; 8] = [
+    MessageType::UplinkMessage,
+    MessageType::JoinAccept,
+    MessageType::DownlinkAck,
+    MessageType::DownlinkNack,
+    MessageType::DownlinkSent,
+    MessageType::DownlinkFailed,
+    MessageType::DownlinkQueued,
+    MessageType::LocationSolved,
+];
+/// What is asked for, until the server knows all of it: it refuses a mask with a path that is new to it.
+const READS: [(&[&str], &[MessageType]); 3] =
+    [(&NEW_FIELDS, &MessageType::ALL), (&[], &MessageType::ALL), (&[], &OLD_TYPES)];
 
 /// Whose the API key is, and what it may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyInfo {
     /// The application that it belongs to; `None` for a key of something else, such as a user.
     pub application: Option<String>,
-    /// Its rights, such as `RIGHT_APPLICATION_TRAFFIC_READ`.
+    /// Its rights for the application that this bridge serves, such as `RIGHT_APPLICATION_TRAFFIC_READ`.
     pub rights: BTreeSet<String>,
 }
 
+/// What the server has under the id of a webhook, as far as its version can say.
+#[derive(Clone)]
+pub struct FoundWebhook {
+    /// The webhook; `None` if there is none.
+    pub webhook: Option<Webhook>,
+    /// The message types that the server knows.
+    pub types: &'static [MessageType],
+    /// Fields that it does not know, and which were not looked at.
+    pub unread: Vec<&'static str>,
+}
+
 impl KeyInfo {
-    /// Whether the key has a right of its application, by name or with all others.
+    /// Whether the key has a right for the application, by name or with all others.
     #[must_use]
     pub fn has(&self, right: &str) -> bool {
         [right, "RIGHT_APPLICATION_ALL", "RIGHT_ALL"].iter().any(|right| self.rights.contains(*right))
@@ -71,26 +98,45 @@ pub struct WebhookUpdate {
 }
 
 impl Stack {
-    /// Whose the API key is, and what it may do: the Identity Server knows.
+    /// Whose the API key is, and what it may do with the application: the Identity Server knows. A key of someone else, such as a
+    /// user or an organisation, can have the rights as well as a key of the application
+    /// (`TheThingsNetwork/lorawan-stack api/ttn/lorawan/v3/application_services.proto`, `ApplicationAccess.ListRights`).
     ///
     /// # Errors
     /// If the key is refused or the server does not answer.
     pub async fn key_info(&self) -> Result<KeyInfo, StackError> {
-        let what = "asking the Identity Server what the API key may do";
-        let answer = self.call(Method::GET, Endpoint::AuthInfo, None, what).await?;
-        Ok(KeyInfo::read(&answer))
+        let what =
+            format!("asking the Identity Server {} (STACK_IDENTITY_URL) about the API key", self.identity_server());
+        let answer = self.call(Method::GET, Endpoint::AuthInfo, None, &what).await?;
+        let mut key = KeyInfo::read(&answer);
+        if key.application.as_deref() != Some(self.application.as_str()) {
+            let rights = self.call(Method::GET, (Server::Identity, "rights"), None, &what).await?;
+            key.rights = texts(&rights["rights"]).collect();
+        }
+        Ok(key)
     }
 
-    /// Reads a webhook; `None` if there is none of this id.
+    /// Reads a webhook, as far as the version of the server lets it be read.
     ///
     /// # Errors
     /// If the server refuses or does not answer.
-    pub async fn webhook(&self, id: &WebhookId) -> Result<Option<Webhook>, StackError> {
+    pub async fn webhook(&self, id: &WebhookId) -> Result<FoundWebhook, StackError> {
         let what = format!("reading the webhook `{id}`");
-        match self.call(Method::GET, Endpoint::Webhook { id, read: &fields() }, None, &what).await {
-            Ok(answer) => Ok(Some(Webhook::read(&answer))),
-            Err(error) if error.is_webhook_not_found() => Ok(None),
-            Err(error) => Err(error),
+        let mut narrower = READS[1..].iter();
+        let (mut more, mut types) = READS[0];
+        loop {
+            let error = match self
+                .call(Method::GET, Endpoint::Webhook { id, read: &mask_of(more, types) }, None, &what)
+                .await
+            {
+                Ok(answer) => return Ok(FoundWebhook::new(Some(Webhook::read(&answer)), more, types)),
+                Err(error) if error.is_webhook_not_found() => return Ok(FoundWebhook::new(None, more, types)),
+                Err(error) => error,
+            };
+            (more, types) = match narrower.next() {
+                Some(next) if error.is_unknown_field() => *next,
+                _ => return Err(error),
+            };
         }
     }
 
@@ -111,9 +157,17 @@ impl Stack {
 }
 
 /// The mask of a read: commas between, as the gateway wants it in a URL.
-fn fields() -> String {
-    let kinds = MessageType::ALL.map(MessageType::key);
-    FIELDS.into_iter().chain(kinds).collect::<Vec<_>>().join(",")
+fn mask_of(more: &[&str], types: &[MessageType]) -> String {
+    let kinds = types.iter().map(|kind| kind.key());
+    FIELDS.iter().chain(more).copied().chain(kinds).collect::<Vec<_>>().join(",")
+}
+
+impl FoundWebhook {
+    fn new(webhook: Option<Webhook>, read: &[&str], types: &'static [MessageType]) -> Self {
+        let fields = NEW_FIELDS.into_iter().filter(|field| !read.contains(field));
+        let kinds = MessageType::ALL.into_iter().filter(|kind| !types.contains(kind)).map(MessageType::key);
+        Self { webhook, types, unread: fields.chain(kinds).collect() }
+    }
 }
 
 fn texts(list: &Value) -> impl Iterator<Item = String> {

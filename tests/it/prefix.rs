@@ -1,6 +1,7 @@
 //! A hub that others use too: behind a prefix stand the bridge's devices, and no others.
 
 use serde_json::json;
+use simulator::stack::LocalDevice;
 
 use crate::support::*;
 
@@ -39,7 +40,13 @@ async fn with_a_prefix_the_bridge_speaks_as_its_own_devices_only_both_ways() {
     assert_eq!(world.stack.counters().registered, 1);
     assert_eq!(twin(&world, "probe-0001"), foreign);
     assert!(events(&world, "dead-letters").is_empty() && events(&world, "parked-uplinks").is_empty());
+
+    // Nor is a device of that bare id in The Things Stack deleted with the hub's.
+    world.stack.register_local(&LocalDevice::otaa("probe-0001", 77)).expect("another DevEUI");
     service(&world).delete_device("probe-0001").await.expect("deleted");
     service(&world).delete_device("lorawan-valve-0001").await.expect("deleted");
     expect("the deletion of ours carried over", || world.stack.counters().deleted == 1).await;
+    assert!(world.functions.wait_idle(PATIENCE).await);
+    assert_eq!(world.stack.counters().deleted, 1);
+    assert!(world.stack.devices().is_complete("probe-0001") && !world.stack.devices().is_complete("valve-0001"));
 }

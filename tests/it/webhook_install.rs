@@ -141,10 +141,10 @@ async fn a_webhook_that_differs_is_brought_up_to_date_and_what_is_not_ours_stays
     let dry = bench.install(&["--url", URL, "--dry-run"], &[]).await;
     let told = [
         "update",
-        "(was https://old.example.net/hook?(not shown))",
+        "(was https://old.example.net/…)",
         "header x-functions-key: another value",
         "header X-Webhook-Secret: added",
-        "path of join_accept: emptied (was /join)",
+        "path of join_accept: emptied",
         "message type service_data: enabled",
         "note: it is paused",
         "note: its field mask hides correlation_ids",
@@ -200,8 +200,46 @@ async fn a_key_of_another_application_or_of_nobody_is_refused() {
     for key in ["NNSXS.UNKNOWN.S3CRET", "NNSXS.SIMULATEDKEY.WRONG"] {
         let ran = bench.install(&["--url", URL], &[("STACK_API_KEY", key)]).await;
         assert!(ran.status == Some(1) && ran.err.contains("check STACK_API_KEY"), "{ran:?}");
+        assert!(
+            ran.err.contains("the Identity Server 127.0.0.1:") && ran.err.contains("STACK_IDENTITY_URL"),
+            "{ran:?}"
+        );
     }
     assert_eq!(bench.webhook().await, None);
+}
+
+#[tokio::test]
+async fn a_key_of_a_user_who_has_the_rights_is_as_good_as_one_of_the_application() {
+    const RIGHTS: [&str; 3] =
+        ["RIGHT_APPLICATION_SETTINGS_BASIC", "RIGHT_APPLICATION_TRAFFIC_READ", "RIGHT_APPLICATION_TRAFFIC_DOWN_WRITE"];
+    let bench = Bench::start().await;
+    for (id, rights, refusal) in [
+        ("NOTHING", &RIGHTS[..0], Some("has no rights for application `greenhouse`")),
+        ("TOOLITTLE", &RIGHTS[..2], Some("the API key lacks RIGHT_APPLICATION_TRAFFIC_DOWN_WRITE")),
+        ("ENOUGH", &RIGHTS[..], None),
+    ] {
+        bench.0.add_user_key("jo", id, "s3cret", rights);
+        let ran = bench.install(&["--url", URL], &[("STACK_API_KEY", &format!("NNSXS.{id}.s3cret"))]).await;
+        match refusal {
+            Some(why) => assert!(ran.status == Some(1) && ran.err.contains(why), "{ran:?}"),
+            None => assert!(ran.status == Some(0) && ran.out.contains("done"), "{ran:?}"),
+        }
+    }
+    assert!(bench.webhook().await.is_some());
+}
+
+#[tokio::test]
+async fn without_the_shared_secret_its_header_is_left_alone_and_that_is_said() {
+    let bench = Bench::start().await;
+    let nothing = [("WEBHOOK_SECRET", "")];
+    let ran = bench.install(&["--url", URL], &nothing).await;
+    assert!(ran.status == Some(0) && ran.out.contains("the header X-Webhook-Secret is not set"), "{ran:?}");
+    assert_eq!(bench.webhook().await.expect("created")["headers"], json!({"x-functions-key": FUNCTION_KEY}));
+    let with_secret = bench.install(&["--url", URL], &[]).await;
+    assert!(with_secret.status == Some(0) && !with_secret.out.contains("WEBHOOK_SECRET"), "{with_secret:?}");
+    let ran = bench.install(&["--url", URL], &nothing).await;
+    assert!(ran.status == Some(0) && ran.out.contains("X-Webhook-Secret stays as it is"), "{ran:?}");
+    assert_eq!(bench.webhook().await.expect("there")["headers"]["X-Webhook-Secret"], WEBHOOK_SECRET);
 }
 
 #[tokio::test]
@@ -223,6 +261,8 @@ async fn wrong_settings_and_arguments_are_told_at_once_without_their_secrets() {
         &["--url", URL, "--id", "Not An Id"],
         &["--id", "tts-iot-hub"],
         &["--url", URL, "--force"],
+        &["--url", URL, "f-s3cret-f"],
+        &["--url", URL, "--", "f-s3cret-f"],
     ] {
         let ran = bench.install(arguments, &[]).await;
         assert_eq!((ran.status, ran.out.as_str()), (Some(2), ""), "{ran:?}");

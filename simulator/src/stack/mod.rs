@@ -42,7 +42,7 @@ mod webhook_registry;
 mod webhooks;
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -136,6 +136,8 @@ struct Shared {
     address: SocketAddr,
     /// The rights that the API key has now.
     rights: Mutex<BTreeSet<String>>,
+    /// API keys of users, by id.
+    user_keys: Mutex<BTreeMap<String, auth::UserKey>>,
     client: reqwest::Client,
     fault: watch::Sender<Fault>,
     world: Mutex<World>,
@@ -149,6 +151,10 @@ impl Shared {
 
     fn rights(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.rights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn user_keys(&self) -> MutexGuard<'_, BTreeMap<String, auth::UserKey>> {
+        self.user_keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn base_url(&self) -> String {
@@ -205,7 +211,8 @@ impl Stack {
         let (fault, fault_now) = watch::channel(Fault::None);
         let faults = options.faults.clone();
         let rights = Mutex::new(options.rights.clone());
-        let shared = Arc::new(Shared { options, address, rights, client, fault, world: Mutex::default() });
+        let user_keys = Mutex::default();
+        let shared = Arc::new(Shared { options, address, rights, user_keys, client, fault, world: Mutex::default() });
         let router = server::router(Arc::clone(&shared));
         let running = Running(tokio::spawn(server::accept(listener, router, fault_now, faults)));
         Ok(Self { shared, _running: Arc::new(running) })
@@ -226,6 +233,13 @@ impl Stack {
     /// Takes a right from the API key; whether it had that right.
     pub fn take_right(&self, right: &str) -> bool {
         self.shared.rights().remove(right)
+    }
+
+    /// Makes an API key `NNSXS.<id>.<secret>` of a user who has these rights for the application.
+    pub fn add_user_key(&self, user: &str, id: &str, secret: &str, rights: &[&str]) {
+        let rights = rights.iter().map(|right| (*right).to_owned()).collect();
+        let key = auth::UserKey { user: user.to_owned(), secret: secret.to_owned(), rights };
+        self.shared.user_keys().insert(id.to_owned(), key);
     }
 
     /// The application.

@@ -38,7 +38,7 @@ impl Address {
         if !(url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url)) {
             return Err("what devices send and the function key would travel unprotected; use https".to_owned());
         }
-        if url.path() == "/" {
+        if url.path().trim_matches('/').is_empty() {
             return Err(format!("names no function; {FORM}"));
         }
         let base = url.as_str().trim_end_matches('/');
@@ -79,6 +79,7 @@ mod tests {
             ("https://u:s3cret@app.example.net/api/uplink", "keys do not belong there"),
             ("https://app.example.net/api/uplink#s3cret", "keys do not belong there"),
             ("https://app.example.net", "names no function"),
+            ("https://app.example.net//", "names no function"),
             ("https://app.example.net/{/devID}", "names no function"),
             ("https://app.example.net/api{/appID}/uplink{/devID}", "the one variable"),
             ("https://app.example.net/api/uplink{devID}", "the one variable"),

@@ -12,6 +12,8 @@ mod notes;
 mod plan;
 mod rights;
 
+use std::io::Write;
+
 use clap::{Args, Subcommand};
 
 use super::Failure;
@@ -44,6 +46,9 @@ pub struct Install {
     // Checked by us: the usual message would repeat it, and someone may have put a key into it.
     #[arg(long, value_name = "URL")]
     url: String,
+    // Taken only to be refused by us: the usual message would repeat it, and it may be a key.
+    #[arg(hide = true)]
+    stray: Vec<String>,
 }
 
 impl From<StackError> for Failure {
@@ -52,11 +57,16 @@ impl From<StackError> for Failure {
     }
 }
 
-/// Does what the arguments say, and prints it.
+/// Does what the arguments say, and tells it.
 ///
 /// # Errors
-/// If settings or arguments must be mended, the API key lacks a right, or The Things Stack refuses or does not answer.
-pub async fn run(command: &Command, vars: impl IntoIterator<Item = (String, String)>) -> Result<(), Failure> {
+/// If settings or arguments must be mended, the API key lacks a right, The Things Stack refuses or does not answer, or nobody takes
+/// what is told.
+pub async fn run(
+    command: &Command,
+    vars: impl IntoIterator<Item = (String, String)>,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     let Command::Install(arguments) = command;
     let (config, address) = read(arguments, vars)?;
     let stack = Stack::new(&config.stack)?;
@@ -64,34 +74,32 @@ pub async fn run(command: &Command, vars: impl IntoIterator<Item = (String, Stri
     rights::check(&stack.key_info().await?, application).map_err(Failure::Failed)?;
 
     let id = &arguments.id;
-    println!("webhook `{id}` of application `{application}`");
+    writeln!(out, "webhook `{id}` of application `{application}`")?;
     if address.variable_added {
-        println!(
+        writeln!(
+            out,
             "  `{}` is added to the address: it names the device even where a field mask leaves it out",
             address::VARIABLE
-        );
+        )?;
     }
-    let wanted = Wanted::new(address.base_url, config.function_key, config.webhook_secret);
-    let current = stack.webhook(id).await?;
-    let plan = plan::plan(current.as_ref(), &wanted);
-    println!("{plan}");
-    if let Some(webhook) = &current {
-        notes::of(webhook).iter().for_each(|note| println!("  note: {note}"));
-    }
+    let found = stack.webhook(id).await?;
+    let notes = notes::of(&found, config.webhook_secret.is_some());
+    let wanted = Wanted::new(address.base_url, config.function_key, config.webhook_secret, found.types);
+    let current = found.webhook.as_ref();
+    let plan = plan::plan(current, &wanted);
+    writeln!(out, "{plan}")?;
+    notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))?;
     if arguments.dry_run {
-        println!("dry run: nothing was changed");
+        writeln!(out, "dry run: nothing was changed")?;
         return Ok(());
     }
     if plan == Plan::Unchanged {
         return Ok(());
     }
-    stack.set_webhook(id, &plan::update(current.as_ref(), &wanted)).await?;
-    let written = stack.webhook(id).await?;
+    stack.set_webhook(id, &plan::update(current, &wanted)).await?;
+    let written = stack.webhook(id).await?.webhook;
     match plan::plan(written.as_ref(), &wanted) {
-        Plan::Unchanged => {
-            println!("done: The Things Stack has it so");
-            Ok(())
-        }
+        Plan::Unchanged => Ok(writeln!(out, "done: The Things Stack has it so")?),
         still => Err(Failure::Failed(format!(
             "the webhook `{id}` was written, and reads differently now: {still}\nrun the command again; someone else may be changing it"
         ))),
@@ -103,6 +111,10 @@ fn read(
     arguments: &Install,
     vars: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(WebhookInstallConfig, Address), Failure> {
+    if !arguments.stray.is_empty() {
+        let problem = "something stands there that belongs to no option; it is not repeated, for it may be a key: keys go into variables, which `--help` names";
+        return Err(Failure::Usage(problem.to_owned()));
+    }
     let lines = |problems: Problems| problems.lines().to_vec();
     match (WebhookInstallConfig::from_vars(vars).map_err(lines), Address::parse(&arguments.url)) {
         (Ok(config), Ok(address)) => Ok((config, address)),

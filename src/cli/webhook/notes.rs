@@ -1,10 +1,32 @@
 //! What a person should know of a webhook that is left as it is.
 
+use super::plan::{SECRET_HEADER, values};
 use crate::message_type::MessageType;
-use crate::stack::Webhook;
+use crate::stack::{FoundWebhook, Webhook};
 
 /// The notes, a sentence each.
-pub(super) fn of(webhook: &Webhook) -> Vec<String> {
+pub(super) fn of(found: &FoundWebhook, is_secret_given: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !is_secret_given {
+        let has_one = |webhook: &Webhook| values(&webhook.headers, SECRET_HEADER).next().is_some();
+        let what = if found.webhook.as_ref().is_some_and(has_one) { "stays as it is" } else { "is not set" };
+        notes.push(format!(
+            "WEBHOOK_SECRET is not given: the header {SECRET_HEADER} {what}. If the app has that setting, give it here too, or every webhook is refused"
+        ));
+    }
+    if !found.unread.is_empty() {
+        notes.push(format!(
+            "this version of The Things Stack does not know {}: not looked at, and not set",
+            found.unread.join(", ")
+        ));
+    }
+    if let Some(webhook) = &found.webhook {
+        notes.extend(of_webhook(webhook));
+    }
+    notes
+}
+
+fn of_webhook(webhook: &Webhook) -> Vec<String> {
     let mut notes = Vec::new();
     if webhook.paused {
         notes.push("it is paused: The Things Stack sends nothing until you resume it in the Console".to_owned());
@@ -40,12 +62,38 @@ fn hidden(mask: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
 
     fn notes(edit: impl FnOnce(&mut Webhook)) -> Vec<String> {
         let mut webhook = Webhook::default();
         edit(&mut webhook);
-        of(&webhook)
+        of(&found(Some(webhook)), true)
+    }
+
+    fn found(webhook: Option<Webhook>) -> FoundWebhook {
+        FoundWebhook { webhook, types: &MessageType::ALL, unread: Vec::new() }
+    }
+
+    #[test]
+    fn a_secret_that_is_not_given_is_told_with_what_becomes_of_its_header() {
+        let header = |name: &str| [(name.to_owned(), SecretString::from("s3cret"))].into();
+        for (webhook, told) in [
+            (None, "X-Webhook-Secret is not set"),
+            (Some(Webhook { headers: header("Authorization"), ..Webhook::default() }), "X-Webhook-Secret is not set"),
+            (Some(Webhook { headers: header("x-webhook-secret"), ..Webhook::default() }), "Secret stays as it is"),
+        ] {
+            assert!(of(&found(webhook.clone()), true).is_empty());
+            let notes = of(&found(webhook), false);
+            assert!(notes[0].contains(told) && notes[0].contains("give it here too"), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_does_not_know_is_told() {
+        let notes = of(&FoundWebhook { unread: vec!["paused", "uplink_normalized"], ..found(None) }, true);
+        assert!(notes[0].contains("does not know paused, uplink_normalized"), "{notes:?}");
     }
 
     #[test]

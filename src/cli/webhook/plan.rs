@@ -8,6 +8,7 @@ use std::fmt;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
+use url::{Position, Url};
 
 use crate::message_type::MessageType;
 use crate::stack::{Webhook, WebhookUpdate};
@@ -15,7 +16,7 @@ use crate::stack::{Webhook, WebhookUpdate};
 /// Where the Functions host looks for the function key, beside the URL.
 const FUNCTION_KEY_HEADER: &str = "x-functions-key";
 /// Where the bridge looks for `WEBHOOK_SECRET`.
-const SECRET_HEADER: &str = "X-Webhook-Secret";
+pub(super) const SECRET_HEADER: &str = "X-Webhook-Secret";
 /// The one format that the bridge reads.
 const FORMAT: &str = "json";
 
@@ -23,19 +24,26 @@ const FORMAT: &str = "json";
 pub(super) struct Wanted {
     base_url: String,
     headers: Vec<(&'static str, SecretString)>,
+    /// The types that the server knows.
+    types: &'static [MessageType],
 }
 
 impl Wanted {
-    pub(super) fn new(base_url: String, function_key: SecretString, webhook_secret: Option<SecretString>) -> Self {
+    pub(super) fn new(
+        base_url: String,
+        function_key: SecretString,
+        webhook_secret: Option<SecretString>,
+        types: &'static [MessageType],
+    ) -> Self {
         let secret = webhook_secret.map(|secret| (SECRET_HEADER, secret));
-        Self { base_url, headers: [(FUNCTION_KEY_HEADER, function_key)].into_iter().chain(secret).collect() }
+        Self { base_url, headers: [(FUNCTION_KEY_HEADER, function_key)].into_iter().chain(secret).collect(), types }
     }
 }
 
 /// What is to be done. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
-    Create { base_url: String, headers: Vec<&'static str> },
+    Create { base_url: String, headers: Vec<&'static str>, types: usize },
     Update(Vec<Change>),
     Unchanged,
 }
@@ -47,18 +55,18 @@ pub(super) enum Change {
     Format { from: String },
     Header { name: &'static str, is_new: bool },
     MessageType { kind: MessageType },
-    Path { kind: MessageType, from: String },
+    Path { kind: MessageType },
 }
 
 /// What has to change for the webhook to be as it shall be.
 pub(super) fn plan(current: Option<&Webhook>, wanted: &Wanted) -> Plan {
     let Some(current) = current else {
         let headers = wanted.headers.iter().map(|(name, _)| *name).collect();
-        return Plan::Create { base_url: wanted.base_url.clone(), headers };
+        return Plan::Create { base_url: wanted.base_url.clone(), headers, types: wanted.types.len() };
     };
     let mut changes = Vec::new();
     if current.base_url != wanted.base_url {
-        changes.push(Change::BaseUrl { from: without_query(&current.base_url), to: wanted.base_url.clone() });
+        changes.push(Change::BaseUrl { from: shown(&current.base_url), to: wanted.base_url.clone() });
     }
     if current.format != FORMAT {
         changes.push(Change::Format { from: current.format.clone() });
@@ -70,10 +78,10 @@ pub(super) fn plan(current: Option<&Webhook>, wanted: &Wanted) -> Plan {
             changes.push(Change::Header { name, is_new });
         }
     }
-    for kind in MessageType::ALL {
+    for &kind in wanted.types {
         match current.paths.get(&kind) {
             None => changes.push(Change::MessageType { kind }),
-            Some(path) if !path.is_empty() => changes.push(Change::Path { kind, from: without_query(path) }),
+            Some(path) if !path.is_empty() => changes.push(Change::Path { kind }),
             Some(_) => {}
         }
     }
@@ -91,7 +99,7 @@ pub(super) fn update(current: Option<&Webhook>, wanted: &Wanted) -> WebhookUpdat
             Change::BaseUrl { .. } => update.base_url = Some(wanted.base_url.clone()),
             Change::Format { .. } => update.format = Some(FORMAT.to_owned()),
             Change::Header { .. } => update.headers = Some(headers(&current.headers, wanted)),
-            Change::MessageType { kind } | Change::Path { kind, .. } => {
+            Change::MessageType { kind } | Change::Path { kind } => {
                 update.paths.insert(kind, String::new());
             }
         }
@@ -107,7 +115,10 @@ fn headers(current: &BTreeMap<String, SecretString>, wanted: &Wanted) -> BTreeMa
 }
 
 /// Values under this name; those of HTTP know no case.
-fn values<'a>(headers: &'a BTreeMap<String, SecretString>, name: &str) -> impl Iterator<Item = &'a SecretString> {
+pub(super) fn values<'a>(
+    headers: &'a BTreeMap<String, SecretString>,
+    name: &str,
+) -> impl Iterator<Item = &'a SecretString> {
     headers.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
@@ -115,28 +126,32 @@ fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret().as_bytes().ct_eq(other.expose_secret().as_bytes()).into()
 }
 
-/// Someone else's address or path may hold a key behind the `?`, or a password before the `@`.
-fn without_query(url: &str) -> String {
-    let (shown, hidden) = url.split_once('?').map_or((url, ""), |(shown, _)| (shown, "?(not shown)"));
-    let shown = match shown.split_once("://") {
-        Some((scheme, rest)) => match rest.split_once('@') {
-            Some((_, host)) => format!("{scheme}://(not shown)@{host}"),
-            None => shown.to_owned(),
-        },
-        None => shown.to_owned(),
-    };
-    format!("{shown}{hidden}")
+/// Where someone else's address points. All behind the host may be a key, and so may what stands before it.
+fn shown(url: &str) -> String {
+    let (bare, template) = url.split_once('{').map_or((url, ""), |(bare, template)| (bare, template));
+    match Url::parse(bare) {
+        _ if url.is_empty() => String::new(),
+        Ok(parsed)
+            if parsed.has_host() && (template.is_empty() || template.starts_with('/') || parsed.path() != "/") =>
+        {
+            let host = &parsed[Position::BeforeHost..Position::AfterPort];
+            let more = parsed[Position::BeforePath..].trim_start_matches('/');
+            let more = if more.is_empty() && template.is_empty() { "" } else { "/…" };
+            format!("{}://{host}{more}", parsed.scheme())
+        }
+        _ => "(not shown)".to_owned(),
+    }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create { base_url, headers } => {
+            Self::Create { base_url, headers, types } => {
                 writeln!(f, "  create")?;
                 writeln!(f, "    base_url: {base_url}")?;
                 writeln!(f, "    format: {FORMAT}")?;
                 writeln!(f, "    headers: {} (values are not shown)", headers.join(", "))?;
-                write!(f, "    message types: all {}, with empty paths", MessageType::ALL.len())
+                write!(f, "    message types: {types}, with empty paths")
             }
             Self::Update(changes) => {
                 write!(f, "  update")?;
@@ -157,7 +172,7 @@ impl fmt::Display for Change {
             Self::Header { name, is_new: true } => write!(f, "header {name}: added"),
             Self::Header { name, is_new: false } => write!(f, "header {name}: another value"),
             Self::MessageType { kind } => write!(f, "message type {}: enabled", kind.key()),
-            Self::Path { kind, from } => write!(f, "path of {}: emptied (was {from})", kind.key()),
+            Self::Path { kind } => write!(f, "path of {}: emptied", kind.key()),
         }
     }
 }
@@ -169,7 +184,7 @@ mod tests {
     const URL: &str = "https://app.azurewebsites.net/api/uplink{/devID}";
 
     fn wanted() -> Wanted {
-        Wanted::new(URL.to_owned(), SecretString::from("f-key"), Some(SecretString::from("shared")))
+        Wanted::new(URL.to_owned(), SecretString::from("f-key"), Some(SecretString::from("shared")), &MessageType::ALL)
     }
 
     /// The webhook as it shall be, with a header of someone else.
@@ -209,7 +224,7 @@ mod tests {
     fn each_difference_is_told_and_only_its_field_is_written() {
         let (told, update) =
             changes(|webhook| webhook.base_url = "https://old.example.net/hook?code=s3cret".to_owned());
-        assert_eq!(told, [format!("base_url: {URL} (was https://old.example.net/hook?(not shown))")]);
+        assert_eq!(told, [format!("base_url: {URL} (was https://old.example.net/…)")]);
         assert!(update.base_url.as_deref() == Some(URL) && update.headers.is_none() && update.paths.is_empty());
         let (told, update) = changes(|webhook| webhook.format = "protobuf".to_owned());
         assert_eq!(told, ["format: json (was protobuf)"]);
@@ -218,7 +233,7 @@ mod tests {
             webhook.paths.remove(&MessageType::ServiceData);
             webhook.paths.insert(MessageType::JoinAccept, "/join".to_owned());
         });
-        assert_eq!(told, ["path of join_accept: emptied (was /join)", "message type service_data: enabled"]);
+        assert_eq!(told, ["path of join_accept: emptied", "message type service_data: enabled"]);
         assert_eq!(update.paths.into_keys().collect::<Vec<_>>(), [MessageType::JoinAccept, MessageType::ServiceData]);
     }
 
@@ -243,7 +258,7 @@ mod tests {
     #[test]
     fn a_new_webhook_is_written_whole() {
         let told = plan(None, &wanted()).to_string();
-        assert!(told.contains("create") && told.contains(URL) && told.contains("all 11"), "{told}");
+        assert!(told.contains("create") && told.contains(URL) && told.contains("message types: 11"), "{told}");
         assert!(!told.contains("f-key") && !told.contains("shared"), "{told}");
         let update = update(None, &wanted());
         assert_eq!((update.base_url.as_deref(), update.format.as_deref()), (Some(URL), Some("json")));
@@ -253,12 +268,21 @@ mod tests {
     #[test]
     fn what_may_be_a_key_in_another_address_is_not_shown() {
         for (url, shown) in [
-            ("https://h/x", "https://h/x"),
-            ("https://h/x?code=s3cret", "https://h/x?(not shown)"),
-            ("https://u:s3cret@h/x", "https://(not shown)@h/x"),
-            ("?code=s3cret", "?(not shown)"),
+            ("", ""),
+            ("https://h.example", "https://h.example"),
+            ("https://h.example/", "https://h.example"),
+            ("https://h.example/hook/s3cret", "https://h.example/…"),
+            ("https://h.example{/devID}", "https://h.example/…"),
+            ("https://h.example:8443/x?code=s3cret", "https://h.example:8443/…"),
+            ("https://h.example?code=s3cret", "https://h.example/…"),
+            ("https://h.example#s3cret", "https://h.example/…"),
+            ("https://u:s3cret@h.example/x", "https://h.example/…"),
+            ("https://u:s3cr/et@h.example/x", "(not shown)"),
+            ("https://s3cret{appID}.example/x", "(not shown)"),
+            ("mailto:s3cret", "(not shown)"),
+            ("?code=s3cret", "(not shown)"),
         ] {
-            assert_eq!(without_query(url), shown);
+            assert_eq!(super::shown(url), shown, "{url}");
         }
     }
 }

@@ -13,18 +13,16 @@ const NEEDED: [(&str, &str); 3] = [
 
 /// Says what the key lacks, and what to do.
 pub(super) fn check(key: &KeyInfo, application: &ApplicationId) -> Result<(), String> {
-    match key.application.as_deref() {
-        Some(own) if own == application.as_str() => {}
-        Some(own) => {
-            return Err(format!(
-                "the API key belongs to application `{own}`, and STACK_APPLICATION_ID is `{application}`; give a key of that application"
-            ));
-        }
-        None => {
-            return Err(format!(
-                "STACK_API_KEY is no API key of an application; create one in the Console under application `{application}` → API keys"
-            ));
-        }
+    if key.rights.is_empty() {
+        let whose = match key.application.as_deref() {
+            Some(own) if own != application.as_str() => {
+                format!("belongs to application `{own}`, and STACK_APPLICATION_ID is `{application}`")
+            }
+            _ => format!("has no rights for application `{application}`"),
+        };
+        return Err(format!(
+            "the API key {whose}; create a key in the Console under application `{application}` → API keys, and give it as STACK_API_KEY"
+        ));
     }
     let missing: Vec<_> = NEEDED
         .iter()
@@ -66,9 +64,17 @@ mod tests {
             let others = rights.iter().filter(|right| **right != "RIGHT_APPLICATION_SETTINGS_BASIC");
             assert!(others.clone().all(|right| !why.contains(right)), "{why}");
         }
-        let why = told(&key(Some("barn"), &all)).expect_err("another application");
-        assert!(why.contains("`barn`") && why.contains("`cold-store`"), "{why}");
-        let why = told(&key(None, &["RIGHT_ALL"])).expect_err("a user's key");
-        assert!(why.contains("no API key of an application"), "{why}");
+        for owner in [None, Some("barn")] {
+            assert_eq!(told(&key(owner, &all)), Ok(()), "what counts is what it may do here");
+            assert_eq!(told(&key(owner, &["RIGHT_ALL"])), Ok(()), "an administrator's");
+            let why = told(&key(owner, &all[1..])).expect_err("one right too few");
+            assert!(why.starts_with("the API key lacks RIGHT_APPLICATION_SETTINGS_BASIC"), "{why}");
+        }
+        let why = told(&key(Some("barn"), &[])).expect_err("another application");
+        assert!(why.contains("belongs to application `barn`") && why.contains("`cold-store`"), "{why}");
+        for owner in [None, Some("cold-store")] {
+            let why = told(&key(owner, &[])).expect_err("no rights");
+            assert!(why.contains("has no rights for application `cold-store`"), "{why}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - `AppTraces` stands at the beginning of a statement, once. Then a `where` of `TimeGenerated` may follow, and then
 //! - either, for records, `| extend record = parse_json(Message) | where record.message == "…"`; after that a field is read
-//!   only as `tostring(record.field)` or `tolong(record.field)`, and a column that is nothing but a field has its name;
+//!   only as `tostring(record.field)`, `tolong(record.field)` or `tobool(record.field)`, and a column that is nothing but a field has its name;
 //! - or, for plain text of stderr, `| where Message has "…"`, and nothing of records.
 //! - Texts stand in double quotes.
 
@@ -36,8 +36,15 @@ pub(super) struct Reading {
 pub(super) struct Field {
     pub(super) message: String,
     pub(super) name: String,
-    /// Read as a number; else as a text.
-    pub(super) is_number: bool,
+    pub(super) kind: Kind,
+}
+
+/// What a field is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Text,
+    Number,
+    Truth,
 }
 
 pub(super) fn tokens(query: &str) -> Result<Vec<Token>, String> {
@@ -128,16 +135,15 @@ fn read_fields(message: &str, rest: &[Token], reading: &mut Reading) -> Result<(
     for at in (0..rest.len()).filter(|&at| is_word(&rest[at], "record")) {
         let around = at.checked_sub(2).and_then(|from| rest.get(from..at + 4));
         let Some([Word(function), Sign('('), _, Sign('.'), Word(name), Sign(')')]) = around else {
-            return Err(format!(
-                "record is read other than by tostring(record.field) or tolong(record.field): {around:?}"
-            ));
+            return Err(format!("record is read other than by tostring, tolong or tobool(record.field): {around:?}"));
         };
-        let is_number = match function.as_str() {
-            "tostring" => false,
-            "tolong" => true,
+        let kind = match function.as_str() {
+            "tostring" => Kind::Text,
+            "tolong" => Kind::Number,
+            "tobool" => Kind::Truth,
             other => return Err(format!("record.{name} is read by {other}()")),
         };
-        let field = Field { message: message.to_owned(), name: name.clone(), is_number };
+        let field = Field { message: message.to_owned(), name: name.clone(), kind };
         if let Some([Word(column), Sign('=')]) = at.checked_sub(4).and_then(|from| rest.get(from..at - 2)) {
             let ends = matches!(rest.get(at + 4), None | Some(Sign(',' | '|')))
                 || rest.get(at + 4).is_some_and(|next| is_word(next, "by"));
@@ -190,18 +196,21 @@ fn a_query_by_the_convention_is_read_whole() {
         | where TimeGenerated between (ago(few) .. ago(1d))
         | extend record = parse_json(Message)
         | where record.message == "dead letter"
-        | extend function = tostring(record.function), age = 1 + tolong(record.age_s)
+        | extend function = tostring(record.function), age = 1 + tolong(record.age_s), whole = tobool(record.whole)
         | where function in ("A", "B;|") or function != "C"
         | project function;
         AppTraces
         | where Message has "is wrong"
         | summarize count() by Message"#;
-    let field = |name: &str, is_number| Field { message: "dead letter".to_owned(), name: name.to_owned(), is_number };
+    let field = |name: &str, kind| Field { message: "dead letter".to_owned(), name: name.to_owned(), kind };
     let reading = read(query).expect("it keeps to the convention");
     assert_eq!(reading.messages, BTreeSet::from(["dead letter".to_owned()]));
     assert_eq!(reading.plain, BTreeSet::from(["is wrong".to_owned()]));
-    assert_eq!(reading.fields, BTreeSet::from([field("function", false), field("age_s", true)]));
-    let values = ["A", "B;|", "C"].map(|value| (field("function", false), value.to_owned()));
+    assert_eq!(
+        reading.fields,
+        BTreeSet::from([field("function", Kind::Text), field("age_s", Kind::Number), field("whole", Kind::Truth)])
+    );
+    let values = ["A", "B;|", "C"].map(|value| (field("function", Kind::Text), value.to_owned()));
     assert_eq!(reading.values, BTreeSet::from(values));
 }
 
