@@ -50,7 +50,8 @@ struct Run {
     /// Take this right, such as RIGHT_APPLICATION_SETTINGS_BASIC, from the API key of The Things Stack; may be given several times.
     #[arg(long = "without-stack-right", value_name = "RIGHT")]
     without_stack_rights: Vec<String>,
-    /// Limit the hub to the rates and the daily quota of this size: F1, S1, S2 or S3. Without it nothing is limited.
+    /// Limit the hub to the rates and the daily quota of this size: F1, S1, S2 or S3. Without it they are those of the
+    /// template's hub, and without a template nothing is limited.
     #[arg(long)]
     sku: Option<Sku>,
     /// How many units of that size.

@@ -15,7 +15,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::control::Control;
 use crate::infra::{Infra, InfraError};
 use crate::iot_hub::Tier;
-use crate::stack::ALL_RIGHTS;
 use crate::world::{EventHubsOptions, Handler, Ports, StartError, World, WorldOptions, find_app_root};
 
 /// What to run, and where to say how it is reached.
@@ -31,7 +30,7 @@ pub struct Options {
     pub bridge: Bridge,
     /// Whether someone starts the handler by hand.
     pub by_hand: bool,
-    /// The limits of the hub's size; `None`: no limits.
+    /// The limits of the hub's size; `None`: those of the template's hub, and without a template none.
     pub limits: Option<Tier>,
     /// Rights that the API key of The Things Stack lacks.
     pub without_stack_rights: Vec<String>,
@@ -109,6 +108,10 @@ async fn start(options: Options) -> Result<(Arc<World>, Control), StartError> {
     let Options { ports, control_port, event_hubs, bridge, by_hand, limits, without_stack_rights, env_file, json } =
         options;
     let infra = bridge.infra()?;
+    let limits = match (&infra, limits) {
+        (Some(infra), None) => Some(infra.tier()?),
+        (_, given) => given,
+    };
     let handler = if by_hand { Handler::ByHand } else { bridge.handler().await? };
     let world = World::start(WorldOptions {
         ports,
@@ -118,12 +121,10 @@ async fn start(options: Options) -> Result<(Arc<World>, Control), StartError> {
         handler,
         settings: BTreeMap::new(),
         limits,
+        without_stack_rights,
         log: Box::new(|line| eprintln!("{line}")),
     })
     .await?;
-    if let Some(unknown) = without_stack_rights.iter().find(|right| !world.stack.take_right(right)) {
-        return Err(format!("the API key has no right {unknown}: known are {}", ALL_RIGHTS.join(", ")).into());
-    }
     let world = Arc::new(world);
     let control = Control::start(control_port, world.clone()).await?;
     let mut description = world.description();

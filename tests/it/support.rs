@@ -54,6 +54,7 @@ pub(crate) async fn start_as(
         handler,
         settings,
         limits: None,
+        without_stack_rights: Vec::new(),
         log,
     };
     World::start(options).await.expect("the world starts")

@@ -1,6 +1,7 @@
 //! What the tokens of a connection open, and until when.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fe2o3_amqp_types::definitions::{AmqpError, Error};
@@ -106,11 +107,12 @@ impl Grants {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a grant; it takes the place of an older one for the same scope.
+    /// Adds a grant; it takes the place of an older one of the same principal, or of a key, for the same scope.
     pub(crate) fn add(&self, grant: Grant) -> Result<(), Refused> {
         let now = (self.now)().unix_timestamp();
         let mut held = self.held();
-        held.retain(|other| other.scope != grant.scope && other.expires_at > now);
+        let is_other = |other: &Grant| other.scope != grant.scope || other.principal != grant.principal;
+        held.retain(|other| is_other(other) && other.expires_at > now);
         if held.len() >= MAX_GRANTS {
             return Err(Refused::TooMany);
         }
@@ -123,13 +125,10 @@ impl Grants {
     /// Whether a scope is open now, by a key or for a principal that `may` do what is asked. The error says why that one may not;
     /// it is `None` if nothing opens the scope.
     pub(crate) fn opens<E>(&self, scope: &Scope, may: impl Fn(&str) -> Result<(), E>) -> Result<(), Option<E>> {
-        if self.time_left(scope).is_none() {
-            return Err(None);
-        }
         let now = (self.now)().unix_timestamp();
         let mut why = None;
         for grant in self.held().iter().filter(|grant| grant.scope.covers(scope) && grant.expires_at > now) {
-            match grant.principal.as_deref().map_or(Ok(()), &may) {
+            match grant.principal.as_deref().map_or(Ok(()), |principal| may(principal)) {
                 Ok(()) => return Ok(()),
                 Err(denied) => why = Some(denied),
             }
@@ -137,19 +136,23 @@ impl Grants {
         Err(why)
     }
 
-    fn time_left(&self, scope: &Scope) -> Option<Duration> {
+    /// How long a key, or a principal that `may`, still opens a scope.
+    fn time_left(&self, scope: &Scope, may: impl Fn(&str) -> bool) -> Option<Duration> {
         let now = (self.now)();
         let held = self.held();
-        let last = held.iter().filter(|grant| grant.scope.covers(scope)).map(|grant| grant.expires_at).max()?;
+        let opening = held.iter().filter(|grant| {
+            grant.scope.covers(scope) && grant.principal.as_deref().is_none_or(|principal| may(principal))
+        });
+        let last = opening.map(|grant| grant.expires_at).max()?;
         let left = time::Duration::seconds(last.saturating_sub(now.unix_timestamp()))
             .saturating_sub(time::Duration::nanoseconds(now.nanosecond().into()));
         Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 
-    /// Returns when the scope is no longer open, with the error that ends its links.
-    pub(crate) async fn end(&self, scope: &Scope) -> Error {
+    /// Returns when no key and no principal that `may` opens the scope any more, with the error that ends its links.
+    async fn end(&self, scope: &Scope, may: impl Fn(&str) -> bool) -> Error {
         let mut added = self.added.subscribe();
-        while let Some(left) = self.time_left(scope) {
+        while let Some(left) = self.time_left(scope, &may) {
             tokio::select! {
                 () = tokio::time::sleep(left.min(LONGEST_WAIT)) => {}
                 // The sender is ours, so it is there.
@@ -157,6 +160,31 @@ impl Grants {
             }
         }
         error(AmqpError::UnauthorizedAccess, "The token has expired: put a new one at $cbs before the old one ends.")
+    }
+}
+
+/// By what right a link is open. A token that ends, or another that comes, may end it.
+pub(crate) struct LinkRight {
+    grants: Arc<Grants>,
+    scope: Scope,
+    may: Box<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for LinkRight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkRight").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+impl LinkRight {
+    /// The right of a link at this scope, by a key or by a principal that `may` do there what the link does.
+    pub(crate) fn new(grants: Arc<Grants>, scope: Scope, may: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self { grants, scope, may: Box::new(may) }
+    }
+
+    /// Returns when the right ends, with the error to end the link with.
+    pub(crate) async fn end(&self) -> Error {
+        self.grants.end(&self.scope, &self.may).await
     }
 }
 
@@ -207,7 +235,7 @@ mod tests {
             tokio::task::yield_now().await;
             grants.add(grant("hub", 90)).expect("room");
         };
-        let (ended, ()) = tokio::join!(grants.end(&scope), renew);
+        let (ended, ()) = tokio::join!(grants.end(&scope, |_| false), renew);
         assert_eq!(paused().unix_timestamp(), 90, "the first would have ended before: {ended:?}");
         assert!(!opens(&grants, "hub/x"));
     }
@@ -224,6 +252,23 @@ mod tests {
         assert_eq!(grants.opens(&scope, may), Ok(()));
         grants.add(grant("hub", 60)).expect("room");
         assert_eq!(grants.opens(&scope, |_| Err(())), Ok(()), "a key");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_ends_with_the_token_of_the_one_that_may_whoever_else_puts_one() {
+        let grants = Arc::new(Grants::by(paused));
+        let begin = paused().unix_timestamp();
+        let token =
+            |principal: &str, seconds| Grant { principal: Some(principal.to_owned()), ..grant("hub", begin + seconds) };
+        let may = |principal: &str| if principal == "good" { Ok(()) } else { Err(()) };
+        let (hub, below) = (Scope::new("a", "hub"), Scope::new("a", "hub/x"));
+        grants.add(token("good", 60)).expect("room");
+        grants.add(token("bad", 600)).expect("room");
+        assert_eq!(grants.opens(&hub, may), Ok(()), "the token of another takes no right away");
+        let right = LinkRight::new(grants.clone(), below, move |principal| may(principal).is_ok());
+        right.end().await;
+        assert_eq!(paused().unix_timestamp() - begin, 60, "nor does it prolong one");
+        assert_eq!(grants.opens(&hub, may), Err(Some(())), "the other token is still there");
     }
 
     #[test]

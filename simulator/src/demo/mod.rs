@@ -86,6 +86,10 @@ fn tell_of(infra: &Infra, story: &mut Story) {
         infra.assignments().len(),
         infra.app.settings.len()
     ));
+    story.tell(format_args!(
+        "its size {} × {:?} holds for routes and endpoints; the story takes a day in a minute, so rates and quota are left out",
+        infra.hub.sku.1, infra.hub.sku.0
+    ));
     story.tell("changed is only what leads to this machine; every door asks for the role or the right");
 }
 
@@ -111,6 +115,7 @@ async fn start(
         handler: bridge.handler().await?,
         settings: sku.into_iter().collect(),
         limits: None,
+        without_stack_rights: Vec::new(),
         log,
     })
     .await
@@ -120,7 +125,7 @@ fn what_next(world: &World) -> Result<(), StartError> {
     let (url, headers) = world.webhook();
     let headers: Vec<_> = headers.iter().map(|(name, value)| format!("-H '{name}: {value}'")).collect();
     let up = r#"{"end_device_ids":{"device_id":"by-hand","application_ids":{"application_id":"APP"}},"uplink_message":{"f_port":1,"decoded_payload":{"hello":"hub"}}}"#
-        .replace("APP", crate::world::APPLICATION_ID);
+        .replace("APP", world.application_id());
     let description = world.ca_file().with_file_name("world.json");
     std::fs::write(&description, format!("{:#}\n", world.description()))?;
     println!("\nEverything stays up until ctrl-c. Try an uplink of your own:\n");

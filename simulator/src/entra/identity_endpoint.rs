@@ -4,6 +4,7 @@
 //! `GET {IDENTITY_ENDPOINT}?api-version=2019-08-01&resource=…&client_id=…` with the header `X-IDENTITY-HEADER`. Of the ways to name
 //! an identity all three are there; an app that names none means its system-assigned one.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -40,11 +41,16 @@ pub struct ManagedIdentity {
 }
 
 /// A running endpoint. It ends when dropped.
-#[derive(Debug)]
 pub struct IdentityEndpoint {
     addr: SocketAddr,
     secret: String,
     _stop_on_drop: DropGuard,
+}
+
+impl fmt::Debug for IdentityEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityEndpoint").field("addr", &self.addr).finish_non_exhaustive()
+    }
 }
 
 struct Shared {
@@ -183,6 +189,8 @@ mod tests {
     async fn who_asks_wrongly_gets_no_token_and_is_told_why() {
         let endpoint = IdentityEndpoint::start(Entra::new(), vec![identity("/ids/app", "c-1", "p-1")]).await;
         let endpoint = endpoint.expect("it starts");
+        let [_, (_, own)] = endpoint.environment();
+        assert!(!format!("{endpoint:?}").contains(&own), "its secret is shown");
         let version = "api-version=2019-08-01";
         for (query, secret, status, message) in [
             (format!("{version}&resource=r&client_id=c-1"), Some("wrong"), 401, "X-IDENTITY-HEADER"),

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::happenings::{Happenings, Kind};
 
@@ -138,6 +138,12 @@ pub struct Denied {
 }
 
 impl Denied {
+    /// What is missing, as a happening tells it.
+    pub(crate) fn detail(&self) -> Value {
+        let Self { principal, action, resource, role, .. } = self;
+        json!({"principal": principal, "action": action, "resource": resource, "role": role})
+    }
+
     /// How IoT Hub says it (`Azure/azure-iot-sdk-csharp#3344`, `Azure/azure-sdk-for-net#21453`). Its words for an identity that has a
     /// role, but not this action, are not recorded.
     #[must_use]
@@ -176,26 +182,31 @@ impl Access {
     /// # Errors
     /// What is missing.
     pub fn check(&self, principal: &str, actions: &[&'static str], below: &str) -> Result<(), Denied> {
-        actions.iter().try_for_each(|action| self.decide(principal, action, below)).inspect_err(|why| self.tell(why))
+        self.allows(principal, actions, below).inspect_err(|why| self.tell(why))
     }
 
-    /// Whether a principal may do at least one of two things there.
+    /// The same, told to nobody: for what is asked more than once.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn allows(&self, principal: &str, actions: &[&'static str], below: &str) -> Result<(), Denied> {
+        actions.iter().try_for_each(|action| self.decide(principal, action, below))
+    }
+
+    /// Whether a principal may do at least one of two things there. Told to nobody.
     ///
     /// # Errors
     /// If neither, what is missing for the first.
-    pub fn check_either(&self, principal: &str, actions: [&'static str; 2], below: &str) -> Result<(), Denied> {
+    pub(crate) fn allows_either(&self, principal: &str, actions: [&'static str; 2], below: &str) -> Result<(), Denied> {
         let [first, second] = actions.map(|action| self.decide(principal, action, below));
-        if second.is_ok() { Ok(()) } else { first.inspect_err(|why| self.tell(why)) }
+        if second.is_ok() { Ok(()) } else { first }
     }
 
-    fn tell(&self, why: &Denied) {
+    /// Tells the happenings of a refusal.
+    pub(crate) fn tell(&self, why: &Denied) {
         tracing::warn!("{why}");
         let Some(Guarded { happenings, .. }) = &self.0 else { return };
-        happenings.note(Kind::Refused, None, || {
-            let Denied { principal, action, resource, role, .. } = why;
-            let detail = json!({"principal": principal, "action": action, "resource": resource, "role": role});
-            (format!("{role} is missing for {action}"), detail)
-        });
+        happenings.note(Kind::Refused, None, || (format!("{} is missing for {}", why.role, why.action), why.detail()));
     }
 
     fn decide(&self, principal: &str, action: &'static str, below: &str) -> Result<(), Denied> {
@@ -284,9 +295,9 @@ mod tests {
     #[test]
     fn one_of_two_actions_is_enough_where_either_will_do() {
         let either = [actions::EVENTS_RECEIVE, actions::EVENTS_SEND];
-        access(HUB, "Azure Event Hubs Data Sender").check_either("p", either, "").expect("the second");
-        access(HUB, "Azure Event Hubs Data Receiver").check_either("p", either, "").expect("the first");
-        let denied = access(HUB, "Key Vault Secrets User").check_either("p", either, "").expect_err("neither");
+        access(HUB, "Azure Event Hubs Data Sender").allows_either("p", either, "").expect("the second");
+        access(HUB, "Azure Event Hubs Data Receiver").allows_either("p", either, "").expect("the first");
+        let denied = access(HUB, "Key Vault Secrets User").allows_either("p", either, "").expect_err("neither");
         assert_eq!(denied.role, "Azure Event Hubs Data Receiver");
     }
 

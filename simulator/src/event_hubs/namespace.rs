@@ -38,7 +38,21 @@ impl Claim {
     }
 }
 
-/// The Event Hubs of one namespace.
+/// Why an identity may not do something with an Event Hub.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Barred {
+    /// It lacks a role.
+    #[error(transparent)]
+    Role(#[from] Denied),
+    /// No role opens this one (<https://learn.microsoft.com/azure/iot-hub/iot-hub-dev-guide-azure-ad-rbac>: the built-in endpoint
+    /// takes shared access signatures and connection strings only).
+    #[error(
+        "the built-in endpoint of a hub admits no identity: use a shared access policy of the hub with ServiceConnect"
+    )]
+    BuiltInEndpoint,
+}
+
+/// The Event Hubs of one namespace, and the endpoint of the hub that speaks like one of them.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     /// By their names in lower case: names of entities are case-insensitive.
@@ -47,6 +61,8 @@ pub struct Namespace {
     consumer_groups: BTreeSet<String>,
     /// Of single Event Hubs: hub and group in lower case.
     own_groups: BTreeSet<(String, String)>,
+    /// In lower case.
+    built_in: Option<String>,
     access: Access,
     takes_keys: bool,
 }
@@ -68,9 +84,19 @@ impl Namespace {
             hubs: hubs.collect(),
             consumer_groups: BTreeSet::new(),
             own_groups: BTreeSet::new(),
+            built_in: None,
             access: Access::default(),
             takes_keys: true,
         }
+    }
+
+    /// Adds the built-in endpoint of an IoT Hub. It is read like an Event Hub, but it is none of this namespace: no role opens it,
+    /// and `disableLocalAuth` does not close it.
+    #[must_use]
+    pub fn with_built_in_endpoint(mut self, name: &str, partitions: usize) -> Self {
+        let key = name.to_ascii_lowercase();
+        self.hubs.insert(key.clone(), Arc::new(EventHub::new(name, partitions)));
+        Self { built_in: Some(key), ..self }
     }
 
     /// Lets every Event Hub have these consumer groups beside [`DEFAULT_CONSUMER_GROUP`].
@@ -103,7 +129,13 @@ impl Namespace {
         Self { access, takes_keys: keys, ..self }
     }
 
-    /// Whether shared access signatures open anything.
+    /// The name of the built-in endpoint.
+    #[must_use]
+    pub fn built_in_endpoint(&self) -> Option<&str> {
+        self.built_in.as_deref()
+    }
+
+    /// Whether shared access signatures of the namespace open anything.
     #[must_use]
     pub fn takes_keys(&self) -> bool {
         self.takes_keys
@@ -119,9 +151,10 @@ impl Namespace {
     ///
     /// # Errors
     /// What is missing.
-    pub fn permits(&self, principal: &str, claim: Claim, event_hub: &str, group: Option<&str>) -> Result<(), Denied> {
+    pub fn permits(&self, principal: &str, claim: Claim, event_hub: &str, group: Option<&str>) -> Result<(), Barred> {
+        self.must_be_own(event_hub)?;
         let group = group.map(|group| format!("/consumergroups/{group}")).unwrap_or_default();
-        self.access.check(principal, &[claim.action()], &format!("eventhubs/{event_hub}{group}"))
+        Ok(self.access.allows(principal, &[claim.action()], &format!("eventhubs/{event_hub}{group}"))?)
     }
 
     /// Whether an identity may ask `$management` about an Event Hub: who may send or listen may
@@ -129,9 +162,22 @@ impl Namespace {
     ///
     /// # Errors
     /// What is missing.
-    pub fn permits_reading_of(&self, principal: &str, event_hub: &str) -> Result<(), Denied> {
+    pub fn permits_reading_of(&self, principal: &str, event_hub: &str) -> Result<(), Barred> {
+        self.must_be_own(event_hub)?;
         let either = [Claim::Listen, Claim::Send].map(Claim::action);
-        self.access.check_either(principal, either, &format!("eventhubs/{event_hub}"))
+        Ok(self.access.allows_either(principal, either, &format!("eventhubs/{event_hub}"))?)
+    }
+
+    fn must_be_own(&self, event_hub: &str) -> Result<(), Barred> {
+        let is_built_in = self.built_in.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(event_hub));
+        if is_built_in { Err(Barred::BuiltInEndpoint) } else { Ok(()) }
+    }
+
+    /// Tells the happenings that someone was refused for lack of a role. What finds that out is asked often, and tells nobody itself.
+    pub(crate) fn tell(&self, why: Option<&Barred>) {
+        if let Some(Barred::Role(denied)) = why {
+            self.access.tell(denied);
+        }
     }
 
     /// Whether an Event Hub has this consumer group.
@@ -166,6 +212,17 @@ mod tests {
             assert_eq!(namespace.hub(name).expect("it was just made").name(), "Dead-Letters", "{name}");
         }
         assert!(namespace.hub("dead").is_none());
+    }
+
+    #[test]
+    fn no_identity_is_let_in_at_the_built_in_endpoint_whatever_roles_it_has() {
+        let namespace = Namespace::new(&[("h", 1)]).with_built_in_endpoint("Built-In", 2);
+        assert_eq!(namespace.hub("built-in").expect("it is there").partition_count(), 2);
+        for claim in [Claim::Listen, Claim::Send] {
+            assert_eq!(namespace.permits("anyone", claim, "h", None), Ok(()));
+            assert_eq!(namespace.permits("anyone", claim, "BUILT-IN", None), Err(Barred::BuiltInEndpoint));
+        }
+        assert_eq!(namespace.permits_reading_of("anyone", "built-in"), Err(Barred::BuiltInEndpoint));
     }
 
     #[test]

@@ -195,6 +195,14 @@ impl FunctionsHost {
         self.0.shared.lag(event_hub, consumer_group)
     }
 
+    /// How far the functions that read an Event Hub are behind, each by its own consumer group; `None` if none reads it.
+    #[must_use]
+    pub fn lag_at(&self, event_hub: &str) -> Option<u64> {
+        let triggers = self.0.shared.app.functions.iter().filter_map(event_hub_trigger);
+        let readers = triggers.filter(|trigger| trigger.event_hub.eq_ignore_ascii_case(event_hub));
+        readers.map(|trigger| self.lag(&trigger.event_hub, &trigger.consumer_group)).reduce(|sum, lag| sum + lag)
+    }
+
     /// Waits until no function is behind and no call is running; one whose listener did not start does not count. `false` after the time, or if the host stopped.
     ///
     /// It looks at this moment only: an event that another service is about to append is not seen.

@@ -14,7 +14,7 @@ use super::function::{EventHubTrigger, Function, Trigger};
 use super::shared::{Cursor, Shared};
 use super::trigger::Consumer;
 use crate::entra::ManagedIdentity;
-use crate::event_hubs::{Claim, Namespace};
+use crate::event_hubs::{Barred, Claim, Namespace};
 
 /// How the triggers of an app reach their namespace.
 pub(super) struct Connections {
@@ -37,8 +37,14 @@ enum Cause {
          ClientId/ResourceId/PrincipalId."
     )]
     NoIdentity,
+    #[error(
+        "{connection}__clientId names a managed identity, but {connection}__credential is '{credential}': set it to managedidentity"
+    )]
+    NotManaged { connection: String, credential: String },
     #[error("The messaging entity 'sb://{host}/{event_hub}/ConsumerGroups/{group}' could not be found.")]
     NoConsumerGroup { host: String, event_hub: String, group: String },
+    #[error("Unauthorized access. {0}")]
+    Barred(Barred),
     #[error(
         "Unauthorized access. 'Listen' claim(s) are required to perform this operation. Resource: 'sb://{resource}'. The identity of \
          {setting} has no role {role} there."
@@ -96,12 +102,21 @@ impl Connections {
         }
         let setting = |suffix: &str| self.settings.get(&format!("{}{suffix}", trigger.connection));
         let Some(host) = setting("__fullyQualifiedNamespace") else {
-            return if self.namespace.takes_keys() { Ok(()) } else { Err(Cause::LocalAuthDisabled) };
+            let of_hub =
+                self.namespace.built_in_endpoint().is_some_and(|name| name.eq_ignore_ascii_case(&trigger.event_hub));
+            return if of_hub || self.namespace.takes_keys() { Ok(()) } else { Err(Cause::LocalAuthDisabled) };
         };
         if !host.eq_ignore_ascii_case(&self.host) {
             return Err(Cause::OtherHost(host.clone()));
         }
         let client_id = setting("__clientId").map_or("", String::as_str);
+        // Only with this credential does the extension look at the client id
+        // (`MicrosoftDocs/azure-docs articles/azure-functions/functions-reference.md`, common properties of identity-based connections).
+        let credential = setting("__credential").map_or("", String::as_str);
+        if !credential.eq_ignore_ascii_case("managedidentity") && !(credential.is_empty() && client_id.is_empty()) {
+            let connection = trigger.connection.clone();
+            return Err(Cause::NotManaged { connection, credential: credential.to_owned() });
+        }
         let is_meant = |identity: &&ManagedIdentity| match client_id {
             "" => identity.resource_id.is_empty(),
             id => identity.client_id.eq_ignore_ascii_case(id),
@@ -115,10 +130,14 @@ impl Connections {
         self.namespace
             .permits_reading_of(principal, &event_hub)
             .and_then(|()| self.namespace.permits(principal, Claim::Listen, &event_hub, Some(&group)))
-            .map_err(|denied| Cause::Denied {
-                resource: format!("{host}/{event_hub}/consumergroups/{group}"),
-                setting: format!("{}__clientId", trigger.connection),
-                role: denied.role,
+            .inspect_err(|why| self.namespace.tell(Some(why)))
+            .map_err(|why| match why {
+                Barred::Role(denied) => Cause::Denied {
+                    resource: format!("{host}/{event_hub}/consumergroups/{group}"),
+                    setting: format!("{}__clientId", trigger.connection),
+                    role: denied.role,
+                },
+                barred @ Barred::BuiltInEndpoint => Cause::Barred(barred),
             })
     }
 }
@@ -174,7 +193,8 @@ mod tests {
         }
     }
 
-    const BY_IDENTITY: [(&str, &str); 2] = [("C__fullyQualifiedNamespace", HOST), ("C__clientId", "c-app")];
+    const MANAGED: (&str, &str) = ("C__credential", "managedidentity");
+    const BY_IDENTITY: [(&str, &str); 3] = [("C__fullyQualifiedNamespace", HOST), ("C__clientId", "c-app"), MANAGED];
 
     #[test]
     fn a_listener_with_its_role_and_its_group_starts() {
@@ -203,7 +223,10 @@ mod tests {
         let role = [(RECEIVER, "/ns")];
         for (settings, group, text) in [
             (BY_IDENTITY.to_vec(), "other", "ConsumerGroups/other' could not be found"),
-            (vec![BY_IDENTITY[0], ("C__clientId", "c-2")], "mine", "No User Assigned"),
+            (vec![BY_IDENTITY[0], ("C__clientId", "c-2"), MANAGED], "mine", "No User Assigned"),
+            (BY_IDENTITY[..2].to_vec(), "mine", "C__credential is '': set it to managedidentity"),
+            (vec![BY_IDENTITY[0], BY_IDENTITY[1], ("C__credential", "other")], "mine", "C__credential is 'other'"),
+            (vec![BY_IDENTITY[0], MANAGED], "mine", "No User Assigned"),
             (vec![BY_IDENTITY[0]], "mine", "No User Assigned"),
             (vec![("C__fullyQualifiedNamespace", "x.example")], "mine", "No such host is known. (x.example"),
             (vec![("C", "Endpoint=sb://x")], "mine", "LocalAuthDisabled"),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::entra::{Access, Assignment, ManagedIdentity};
 use crate::happenings::Happenings;
-use crate::iot_hub::{RouteSource, Sku};
+use crate::iot_hub::{RouteSource, Sku, Tier, TierError};
 
 pub use evaluate::EvaluateError;
 pub use snapshot::InfraError;
@@ -163,6 +163,15 @@ impl AssignedRole {
 }
 
 impl Infra {
+    /// The size of the hub.
+    ///
+    /// # Errors
+    /// If no hub of that size has so many units.
+    pub fn tier(&self) -> Result<Tier, TierError> {
+        let (sku, units) = self.hub.sku;
+        Tier::new(sku, units)
+    }
+
     /// The role assignments.
     #[must_use]
     pub fn assignments(&self) -> &[AssignedRole] {

@@ -105,7 +105,9 @@ pub struct IotHubOptions {
     pub routes: Vec<Route>,
     /// Whether telemetry that matches no route goes to [`BUILT_IN_EVENTS`].
     pub fallback: bool,
-    /// The limits of the hub's size; `None`: no limits.
+    /// The size by which routes and endpoints are counted; `None`: that of the limits, or a paid one.
+    pub size: Option<Tier>,
+    /// The rates and the daily quota of this size; `None`: none.
     pub limits: Option<Tier>,
     /// What goes wrong in single exchanges.
     pub faults: Faults,
@@ -162,7 +164,7 @@ impl IotHub {
     /// # Errors
     /// If an address cannot be had, or a route or the certificate cannot be used.
     pub async fn start(options: IotHubOptions, tls: &Tls, namespace: Namespace) -> Result<Self, StartError> {
-        let routing_limits = match options.limits {
+        let routing_limits = match options.size.or(options.limits) {
             Some(tier) if tier.is_free() => RoutingLimits::FREE,
             _ => RoutingLimits::PAID,
         };

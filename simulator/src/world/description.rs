@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{APPLICATION_ID, World};
+use super::{DEAD_LETTERS, PARKED_UPLINKS, STACK_EVENTS, World};
 use crate::iot_hub::BUILT_IN_EVENTS;
 use crate::shell_word::shell_word;
 
@@ -44,14 +44,14 @@ impl World {
                 "amqps_port": self.event_hubs.tls_addr().map(|addr| addr.port()),
                 "amqps_connection_string": self.event_hubs.tls_connection_string().filter(|_| keys),
                 "built_in_endpoint": BUILT_IN_EVENTS,
-                "stack_events": "stack-events",
-                "parked_uplinks": "parked-uplinks",
-                "dead_letters": "dead-letters",
+                "stack_events": STACK_EVENTS,
+                "parked_uplinks": PARKED_UPLINKS,
+                "dead_letters": DEAD_LETTERS,
             },
             "stack": {
                 "base_url": self.stack.base_url(),
-                "application_id": APPLICATION_ID,
-                "api_key": self.settings["STACK_API_KEY"],
+                "application_id": self.application_id(),
+                "api_key": self.api_key,
             },
             "functions": {"base_url": self.functions.base_url()},
             "webhook": {"url": webhook_url, "headers": headers},

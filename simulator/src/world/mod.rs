@@ -14,7 +14,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,14 +30,21 @@ use crate::functions_host::{FunctionsHost, HostOptions, LogSink};
 use crate::happenings::{Happenings, Kind};
 use crate::infra::Infra;
 use crate::iot_hub::{IotHub, IotHubOptions, Policy, ServiceNodes, Tier};
-use crate::stack::{Stack, StackOptions, Webhook};
+use crate::stack::{ALL_RIGHTS, Stack, StackOptions, Webhook};
 use crate::tls::Tls;
 use minted::{random_api_key, random_key, random_word};
 use plan::Plan;
-use settings::Started;
+use settings::{Started, application_of};
 
-/// The one application of the simulated The Things Stack.
+/// The one application of the simulated The Things Stack, unless a template names another: see [`World::application_id`].
 pub const APPLICATION_ID: &str = "greenhouse";
+
+/// The Event Hub that the hub's own events are routed to, as the bridge's functions and the template name it.
+pub const STACK_EVENTS: &str = "stack-events";
+/// The Event Hub of uplinks that wait for the hub.
+pub const PARKED_UPLINKS: &str = "parked-uplinks";
+/// The Event Hub of what can never be delivered.
+pub const DEAD_LETTERS: &str = "dead-letters";
 
 /// Who works at the simulated hub by hand: the page's user, and the operator of the story. With a template this one may do all in
 /// hub and Event Hubs, as a person who gave themself the roles IoT Hub Data Contributor and Azure Event Hubs Data Owner.
@@ -103,8 +110,11 @@ pub struct WorldOptions {
     pub handler: Handler,
     /// App settings of the handler beside those that the world makes; they win.
     pub settings: BTreeMap<String, String>,
-    /// The limits of the hub's size; `None`: no limits.
+    /// The rates and the daily quota of this size; `None`: none. How many routes and endpoints the hub may have, a template's own
+    /// size says.
     pub limits: Option<Tier>,
+    /// Rights that the API key of The Things Stack lacks.
+    pub without_stack_rights: Vec<String>,
     /// Takes the lines of the host and the handler.
     pub log: LogSink,
 }
@@ -134,6 +144,7 @@ pub struct World {
     _identity_endpoint: Option<IdentityEndpoint>,
     hub_host: String,
     policies: Vec<Policy>,
+    api_key: String,
     function_key: String,
     webhook_secret: String,
     folder: TempDir,
@@ -148,6 +159,9 @@ impl World {
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let ports = options.ports;
         let happenings = Happenings::new();
+        let stack_rights = rights_without(&options.without_stack_rights)?;
+        let application_id = options.infra.as_ref().map(application_of).transpose()?.unwrap_or(APPLICATION_ID);
+        let size = options.infra.as_ref().map(Infra::tier).transpose()?;
         let Plan { hub_host, namespace_host, policies, routes, fallback, events, hub_access, identities } =
             match &options.infra {
                 Some(infra) => Plan::of(infra, &happenings)?,
@@ -170,6 +184,7 @@ impl World {
                 policies: policies.clone(),
                 routes,
                 fallback,
+                size,
                 limits: options.limits,
                 faults: faults.clone(),
                 entra: entra.clone(),
@@ -185,6 +200,7 @@ impl World {
                 addr: address(ports.event_hubs),
                 tls: Some((address(ports.amqps), &tls)),
                 policies: vec![SasPolicy { name: "bridge".to_owned(), key: STANDARD.encode(random_key(32)) }],
+                hub_policies: readers_of_telemetry(&policies),
                 entra: entra.clone(),
                 faults: faults.clone(),
             },
@@ -195,8 +211,9 @@ impl World {
         let api_key = random_api_key();
         let stack = Stack::start(StackOptions {
             listen: address(ports.stack),
-            application_id: APPLICATION_ID.to_owned(),
+            application_id: application_id.to_owned(),
             api_key: api_key.clone(),
+            rights: stack_rights,
             faults: faults.clone(),
             happenings: happenings.clone(),
             ..StackOptions::default()
@@ -215,6 +232,7 @@ impl World {
         let function_key = random_word(20);
         let started = Started {
             stack_url: stack.base_url(),
+            application_id,
             api_key: &api_key,
             hub_host: &hub_host,
             hub: &iot_hub,
@@ -274,6 +292,7 @@ impl World {
             _identity_endpoint: identity_endpoint,
             hub_host,
             policies,
+            api_key,
             function_key,
             webhook_secret,
             folder,
@@ -290,6 +309,12 @@ impl World {
     #[must_use]
     pub fn hub_host(&self) -> &str {
         &self.hub_host
+    }
+
+    /// The one application of the simulated The Things Stack: [`APPLICATION_ID`], or what the template names.
+    #[must_use]
+    pub fn application_id(&self) -> &str {
+        self.stack.application_id()
     }
 
     /// The policy of this name.
@@ -315,11 +340,29 @@ impl World {
 
 /// Lets the Event Hubs of the bridge tell what they get; the built-in endpoint's telemetry is told by the hub itself.
 fn tell(events: &Namespace, happenings: &Happenings) {
-    for (name, kind) in
-        [("stack-events", Kind::Event), ("parked-uplinks", Kind::Parked), ("dead-letters", Kind::DeadLetter)]
+    for (name, kind) in [(STACK_EVENTS, Kind::Event), (PARKED_UPLINKS, Kind::Parked), (DEAD_LETTERS, Kind::DeadLetter)]
     {
         if let Some(hub) = events.hub(name) {
             hub.tell(kind, happenings.clone());
+        }
+    }
+}
+
+/// The policies of the hub that may read its built-in endpoint
+/// (<https://learn.microsoft.com/azure/iot-hub/iot-hub-dev-guide-sas>: ServiceConnect).
+fn readers_of_telemetry(policies: &[Policy]) -> Vec<SasPolicy> {
+    let readers = policies.iter().filter(|policy| policy.rights.service_connect);
+    readers.map(|policy| SasPolicy { name: policy.name.clone(), key: STANDARD.encode(&policy.key) }).collect()
+}
+
+/// All rights of the API key but these.
+fn rights_without(missing: &[String]) -> Result<BTreeSet<String>, StartError> {
+    let mut rights: BTreeSet<String> = ALL_RIGHTS.map(str::to_owned).into();
+    match missing.iter().find(|right| !ALL_RIGHTS.contains(&right.as_str())) {
+        Some(unknown) => Err(format!("the API key has no right {unknown}: known are {}", ALL_RIGHTS.join(", ")).into()),
+        None => {
+            rights.retain(|right| !missing.contains(right));
+            Ok(rights)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the hub and the Event Hubs are to be.
 
 use super::minted::random_key;
-use super::{LOCAL_USER, StartError};
+use super::{DEAD_LETTERS, LOCAL_USER, PARKED_UPLINKS, STACK_EVENTS, StartError};
 use crate::entra::{Access, Assignment, ManagedIdentity, Role};
 use crate::event_hubs::Namespace;
 use crate::happenings::Happenings;
@@ -27,14 +27,16 @@ pub(super) struct Plan {
 impl Plan {
     /// What the bridge needs, and no roles.
     pub(super) fn plain(consumer_groups: &[String]) -> Self {
-        let hubs = ["stack-events", "parked-uplinks", "dead-letters", BUILT_IN_EVENTS].map(|name| (name, PARTITIONS));
+        let hubs = [STACK_EVENTS, PARKED_UPLINKS, DEAD_LETTERS].map(|name| (name, PARTITIONS));
         Self {
             hub_host: "sim.azure-devices.net".to_owned(),
             namespace_host: "sim.servicebus.windows.net".to_owned(),
             policies: policies(),
             routes: routes(),
             fallback: true,
-            events: Namespace::new(&hubs).with_consumer_groups(consumer_groups),
+            events: Namespace::new(&hubs)
+                .with_built_in_endpoint(BUILT_IN_EVENTS, PARTITIONS)
+                .with_consumer_groups(consumer_groups),
             hub_access: Access::default(),
             identities: Vec::new(),
         }
@@ -43,8 +45,15 @@ impl Plan {
     /// What a template says, and nothing else.
     pub(super) fn of(infra: &Infra, happenings: &Happenings) -> Result<Self, StartError> {
         let Infra { hub, namespace, app, .. } = infra;
+        if let Some(taken) = namespace.event_hubs.iter().find(|hub| hub.name.eq_ignore_ascii_case(BUILT_IN_EVENTS)) {
+            return Err(format!(
+                "the template has an Event Hub {}: here the hub's built-in endpoint is called so",
+                taken.name
+            )
+            .into());
+        }
         let hubs = namespace.event_hubs.iter().map(|hub| (hub.name.as_str(), hub.partitions));
-        let events = Namespace::new(&hubs.chain([(BUILT_IN_EVENTS, hub.partitions)]).collect::<Vec<_>>());
+        let events = Namespace::new(&hubs.collect::<Vec<_>>()).with_built_in_endpoint(BUILT_IN_EVENTS, hub.partitions);
         let groups =
             namespace.event_hubs.iter().flat_map(|hub| hub.consumer_groups.iter().map(|group| (&hub.name, group)));
         let events = groups.fold(events, |events, (hub, group)| events.with_consumer_group_of(hub, group));
@@ -111,7 +120,7 @@ fn routes() -> Vec<Route> {
         name: name.to_owned(),
         source,
         condition: condition.to_owned(),
-        event_hub: "stack-events".to_owned(),
+        event_hub: STACK_EVENTS.to_owned(),
         sender: None,
     };
     vec![

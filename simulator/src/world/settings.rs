@@ -6,8 +6,8 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::StartError;
 use super::minted::random_word;
-use super::{APPLICATION_ID, StartError};
 use crate::entra::actions;
 use crate::event_hubs::AmqpServer;
 use crate::happenings::Happenings;
@@ -20,9 +20,22 @@ const STACK_API_KEY: &str = "stackApiKey";
 
 type Settings = BTreeMap<String, String>;
 
+/// The application that a template's bridge works for: its setting `STACK_APPLICATION_ID`.
+///
+/// # Errors
+/// If it has none.
+pub(super) fn application_of(infra: &Infra) -> Result<&str, StartError> {
+    let setting = infra.app.settings.get("STACK_APPLICATION_ID").map(String::as_str);
+    setting.filter(|id| !id.is_empty()).ok_or_else(|| "the template's app has no setting STACK_APPLICATION_ID".into())
+}
+
+/// What was made up for the secure parameters of a template, by their names: each once, however many settings refer to it.
+type Minted = BTreeMap<String, String>;
+
 /// What runs, and how it is reached.
 pub(super) struct Started<'a> {
     pub(super) stack_url: String,
+    pub(super) application_id: &'a str,
     pub(super) api_key: &'a str,
     pub(super) hub_host: &'a str,
     pub(super) hub: &'a IotHub,
@@ -36,7 +49,6 @@ impl Started<'_> {
     fn reach(&self) -> Settings {
         let settings = [
             ("STACK_BASE_URL", self.stack_url.clone()),
-            ("STACK_APPLICATION_ID", APPLICATION_ID.to_owned()),
             ("IOTHUB_GATEWAY_HOSTNAME", "localhost".to_owned()),
             ("IOTHUB_MQTT_PORT", self.hub.mqtt_addr().port().to_string()),
             ("IOTHUB_HTTPS_PORT", self.hub.https_addr().port().to_string()),
@@ -49,6 +61,7 @@ impl Started<'_> {
     pub(super) fn plain_settings(&self) -> Settings {
         let mut settings = self.reach();
         let mut set = |name: &str, value: String| settings.insert(name.to_owned(), value);
+        set("STACK_APPLICATION_ID", self.application_id.to_owned());
         set("STACK_API_KEY", self.api_key.to_owned());
         set("IOTHUB_HOSTNAME", self.hub_host.to_owned());
         set("StackEvents", self.event_hubs.connection_string());
@@ -67,9 +80,10 @@ impl Started<'_> {
     /// If a reference names a secret that is not there, or a secret is the key of a policy that is not there.
     pub(super) fn settings_of(&self, infra: &Infra, happenings: &Happenings) -> Result<Settings, StartError> {
         let mut settings = infra.app.settings.clone();
+        let mut minted = Minted::from([(STACK_API_KEY.to_owned(), self.api_key.to_owned())]);
         for value in settings.values_mut() {
             if let Some(reference) = Reference::parse(value)
-                && let Some(secret) = self.resolve(&reference, infra, happenings)?
+                && let Some(secret) = self.resolve(&reference, infra, happenings, &mut minted)?
             {
                 *value = secret;
             }
@@ -91,6 +105,7 @@ impl Started<'_> {
         reference: &Reference<'_>,
         infra: &Infra,
         happenings: &Happenings,
+        minted: &mut Minted,
     ) -> Result<Option<String>, StartError> {
         let found = infra.secrets.iter().find(|secret| reference.means(secret));
         let secret =
@@ -102,8 +117,7 @@ impl Started<'_> {
             return Ok(None);
         }
         Ok(Some(match &secret.value {
-            SecretValue::Parameter(name) if name == STACK_API_KEY => self.api_key.to_owned(),
-            SecretValue::Parameter(_) => random_word(16),
+            SecretValue::Parameter(name) => minted.entry(name.clone()).or_insert_with(|| random_word(16)).clone(),
             SecretValue::PolicyKey(name) => {
                 let policy = self.policies.iter().find(|policy| policy.name == *name);
                 STANDARD.encode(&policy.ok_or_else(|| format!("the hub has no policy {name}"))?.key)

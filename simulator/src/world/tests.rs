@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
+
 use super::*;
+use crate::infra::{HubRoute, Secret, SecretValue};
 
 const ADDED: [&str; 6] = [
     "EVENTHUBS_ENDPOINT",
@@ -12,7 +15,7 @@ const ADDED: [&str; 6] = [
     "IOTHUB_HTTPS_PORT",
     "IOTHUB_MQTT_PORT",
 ];
-const CHANGED: [&str; 4] = ["IOTHUB_POLICY_KEY", "STACK_API_KEY", "STACK_APPLICATION_ID", "STACK_BASE_URL"];
+const CHANGED: [&str; 3] = ["IOTHUB_POLICY_KEY", "STACK_API_KEY", "STACK_BASE_URL"];
 
 fn project() -> PathBuf {
     find_app_root(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the project has a host.json")
@@ -23,7 +26,11 @@ fn template() -> Infra {
 }
 
 async fn world(infra: Infra) -> World {
-    let options = WorldOptions {
+    World::start(options(infra)).await.expect("the world starts")
+}
+
+fn options(infra: Infra) -> WorldOptions {
+    WorldOptions {
         ports: Ports::default(),
         event_hubs: EventHubsOptions::default(),
         infra: Some(infra),
@@ -31,9 +38,13 @@ async fn world(infra: Infra) -> World {
         handler: Handler::ByHand,
         settings: BTreeMap::new(),
         limits: None,
+        without_stack_rights: Vec::new(),
         log: Box::new(|_| {}),
-    };
-    World::start(options).await.expect("the world starts")
+    }
+}
+
+async fn refused(options: WorldOptions) -> String {
+    World::start(options).await.err().expect("it does not start").to_string()
 }
 
 #[tokio::test]
@@ -46,6 +57,13 @@ async fn of_a_templates_settings_only_those_change_that_lead_to_this_machine_or_
     let changed: BTreeSet<_> =
         given.iter().filter(|(name, value)| made.get(*name) != Some(*value)).map(|(name, _)| name.as_str()).collect();
     assert_eq!(changed, BTreeSet::from(CHANGED));
+    assert_eq!(world.application_id(), given["STACK_APPLICATION_ID"]);
+    assert_ne!(world.application_id(), APPLICATION_ID, "the test tells nothing if they are the same");
+    let stack = &world.description()["stack"];
+    assert_eq!(
+        (&stack["application_id"], &stack["api_key"]),
+        (&json!(world.application_id()), &json!(made["STACK_API_KEY"]))
+    );
     let policy = world.policy("tts-iot-hub").expect("it is the template's");
     assert_eq!(made["IOTHUB_POLICY_KEY"], STANDARD.encode(&policy.key));
     assert_eq!(policy.rights, crate::iot_hub::Rights { device_connect: true, ..Default::default() });
@@ -73,4 +91,52 @@ async fn a_reference_that_the_app_may_not_read_stays_a_text() {
     }
     let told = world.happenings.after(0).happenings;
     assert!(told.iter().any(|one| one.title.contains("Key Vault Secrets User is missing")), "{told:?}");
+}
+
+#[tokio::test]
+async fn the_key_of_the_stack_is_known_even_where_the_app_gets_another_or_none() {
+    let mut infra = template();
+    infra.app.settings.remove("STACK_API_KEY");
+    let world = world(infra).await;
+    assert!(world.description()["stack"]["api_key"].as_str().is_some_and(|key| key.starts_with("NNSXS.")));
+}
+
+#[tokio::test]
+async fn a_secret_has_one_value_however_many_settings_refer_to_it() {
+    let mut infra = template();
+    let secret = infra.secrets[0].clone();
+    infra.secrets.push(Secret { name: "webhook-secret".into(), value: SecretValue::Parameter("p".into()), ..secret });
+    let reference = "@Microsoft.KeyVault(VaultName=tts-iot-hub-example;SecretName=webhook-secret)";
+    for name in ["WEBHOOK_SECRET", "AGAIN"] {
+        infra.app.settings.insert(name.to_owned(), reference.to_owned());
+    }
+    let world = world(infra).await;
+    assert_eq!(world.settings["WEBHOOK_SECRET"], world.settings["AGAIN"]);
+    assert!(!world.settings["AGAIN"].starts_with('@'), "it is resolved");
+}
+
+#[tokio::test]
+async fn a_free_hub_of_a_template_has_room_for_one_endpoint_only() {
+    let mut infra = template();
+    infra.hub.sku.0 = crate::iot_hub::Sku::F1;
+    let second = HubRoute { event_hub: Some(DEAD_LETTERS.to_owned()), ..infra.hub.routes[0].clone() };
+    infra.hub.routes.push(second);
+    let error = refused(options(infra.clone())).await;
+    assert!(error.contains("2 custom endpoints are more than the 1 of the tier"), "{error}");
+    infra.hub.sku.1 = 2;
+    let error = refused(options(infra)).await;
+    assert!(error.contains("F1 has 1 to 1 units, not 2"), "{error}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_as_the_template_says_is_refused() {
+    let mut infra = template();
+    infra.namespace.event_hubs[0].name = crate::iot_hub::BUILT_IN_EVENTS.to_ascii_uppercase();
+    assert!(refused(options(infra)).await.contains("built-in endpoint is called so"));
+    let mut infra = template();
+    infra.app.settings.remove("STACK_APPLICATION_ID");
+    assert!(refused(options(infra)).await.contains("no setting STACK_APPLICATION_ID"));
+    let rights = vec!["RIGHT_UNHEARD_OF".to_owned()];
+    let error = refused(WorldOptions { without_stack_rights: rights, ..options(template()) }).await;
+    assert!(error.contains("no right RIGHT_UNHEARD_OF"), "{error}");
 }

@@ -29,8 +29,9 @@ fn read(request: &AnyMessage, broker: &Broker, grants: &Grants) -> Outcome {
     }
     let Some(name) = field(request, "name") else { return refuse(400, "name is missing") };
     let may = |principal: &str| broker.namespace.permits_reading_of(principal, name);
-    let opens = |path: &str| grants.opens(&scope(path), may).is_ok();
-    if !opens(name) && !opens(&format!("{name}/$management")) {
+    // What opens the Event Hub opens this too.
+    if let Err(why) = grants.opens(&scope(&format!("{name}/$management")), may) {
+        broker.namespace.tell(why.as_ref());
         return refuse(401, format!("Unauthorized access to {name}"));
     }
     let Some(hub) = broker.namespace.hub(name) else {

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::event_hubs::{Claim, Event, EventHub, Namespace};
+use crate::event_hubs::{Barred, Claim, Event, EventHub, Namespace};
 use crate::happenings::{Happenings, Kind};
 use condition::Condition;
 use delivery::Outbox;
@@ -251,11 +251,17 @@ impl Router {
     fn may_send(&self, route: &CompiledRoute) -> bool {
         let Some(sender) = &route.sender else { return true };
         let (name, event_hub) = (&route.name, route.endpoint.name());
-        let Err(denied) = self.namespace.permits(sender, Claim::Send, event_hub, None) else { return true };
-        tracing::warn!(route = name, event_hub, "an event is dropped: the hub's identity lacks {}", denied.role);
+        let Err(barred) = self.namespace.permits(sender, Claim::Send, event_hub, None) else { return true };
+        tracing::warn!(route = name, event_hub, "an event is dropped: {barred}");
         self.happenings.note(Kind::Refused, None, || {
-            let title = format!("route {name}: event dropped, the hub's identity lacks {} on {event_hub}", denied.role);
-            (title, json!({"route": name, "event_hub": event_hub, "why": denied.to_string()}))
+            let (why, mut detail) = match &barred {
+                Barred::Role(denied) => {
+                    (format!("the hub's identity lacks {} on {event_hub}", denied.role), denied.detail())
+                }
+                Barred::BuiltInEndpoint => (barred.to_string(), json!({})),
+            };
+            detail["route"] = json!(name);
+            (format!("route {name}: event dropped, {why}"), detail)
         });
         false
     }
@@ -313,7 +319,7 @@ mod tests {
         let sender = Role::find("2b629674-e913-4c01-ae53-ef4638d8f975").expect("Data Sender is known");
         let happenings = Happenings::new();
         let assignment = Assignment { scope: "/ns/eventhubs/a".into(), role: sender, principal: "hub".into() };
-        let access = Access::by_roles("/ns", [assignment].into(), Happenings::default());
+        let access = Access::by_roles("/ns", [assignment].into(), happenings.clone());
         let namespace = namespace().guarded_by(access, false);
         let by_identity =
             |endpoint| Route { sender: Some("hub".into()), ..route(RouteSource::DeviceMessages, "", endpoint) };
@@ -322,7 +328,8 @@ mod tests {
         router.telling(happenings.clone()).dispatch(RouteSource::DeviceMessages, Event::default(), &|| None);
         assert_eq!(counts(&namespace), [0, 1, 0], "nor does the fallback stand in");
         let told = happenings.after(0).happenings;
-        assert_eq!(told.len(), 1);
+        assert_eq!(told.len(), 1, "each once: {told:?}");
+        assert_eq!(told[0].detail["resource"], "/ns/eventhubs/b");
         assert!(told[0].title.contains("Azure Event Hubs Data Sender on b"), "{}", told[0].title);
     }
 

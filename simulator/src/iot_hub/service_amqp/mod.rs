@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 
 use super::sas::{SasError, Token};
 use super::{CloudMessage, Feedback, HubError, IotHub};
-use crate::amqp::{Attaching, Credentials, Grant, Grants, Node, Refused, Scope, Service, error, path};
+use crate::amqp::{Attaching, Credentials, Grant, Grants, LinkRight, Node, Refused, Scope, Service, error, path};
 use crate::entra::{Access, Entra, IOT_HUBS, actions};
 use feedback::Outbox;
 
@@ -146,54 +146,44 @@ impl<H: Devicebound> Service for ServiceNodes<H> {
     fn node(&self, link: &Attaching<'_>, grants: &Arc<Grants>) -> Option<Result<Node, Error>> {
         let place = path(link.address).to_ascii_lowercase();
         let scope = Scope::new(REALM, &place);
-        let (hub, outbox, rights) = (self.hub.clone(), self.outbox.clone(), Rights { grants: grants.clone(), scope });
-        let (node, action) = match (place.as_str(), link.receives) {
-            (DEVICEBOUND, false) => {
-                let node = Node::Takes(Box::new(|link| Box::pin(take(link, hub, rights))));
-                (node, actions::CLOUD_TO_DEVICE_SEND)
-            }
-            (FEEDBACK, true) => {
-                let node = Node::Gives(Box::new(|link| Box::pin(outbox.serve(link, rights))));
-                (node, actions::CLOUD_TO_DEVICE_FEEDBACK)
-            }
-            (FILE_NOTIFICATIONS, true) => {
-                let node = Node::Gives(Box::new(|link| Box::pin(stay_quiet(link, rights))));
-                (node, actions::FILE_NOTIFICATIONS)
-            }
+        let action = match (place.as_str(), link.receives) {
+            (DEVICEBOUND, false) => actions::CLOUD_TO_DEVICE_SEND,
+            (FEEDBACK, true) => actions::CLOUD_TO_DEVICE_FEEDBACK,
+            (FILE_NOTIFICATIONS, true) => actions::FILE_NOTIFICATIONS,
             (DEVICEBOUND | FEEDBACK | FILE_NOTIFICATIONS, _) => {
                 return Some(Err(error(AmqpError::NotAllowed, "the entity cannot be used in this direction")));
             }
             _ => return None,
         };
-        let opened = grants.opens(&Scope::new(REALM, &place), |who| self.access.check(who, &[action], ""));
-        Some(opened.map(|()| node).map_err(|why| {
+        let may = {
+            let access = self.access.clone();
+            move |principal: &str| access.allows(principal, &[action], "")
+        };
+        if let Err(why) = grants.opens(&scope, &may) {
             let text = match why {
-                Some(denied) => denied.refusal("ATTACH", &format!("/{place}")),
+                Some(denied) => {
+                    self.access.tell(&denied);
+                    denied.refusal("ATTACH", &format!("/{place}"))
+                }
                 None => "Unauthorized access: put a token with ServiceConnect at $cbs.".to_owned(),
             };
-            error(AmqpError::UnauthorizedAccess, text)
+            return Some(Err(error(AmqpError::UnauthorizedAccess, text)));
+        }
+        let (hub, outbox) = (self.hub.clone(), self.outbox.clone());
+        let right = LinkRight::new(grants.clone(), scope, move |principal| may(principal).is_ok());
+        Some(Ok(match place.as_str() {
+            DEVICEBOUND => Node::Takes(Box::new(|link| Box::pin(take(link, hub, right)))),
+            FEEDBACK => Node::Gives(Box::new(|link| Box::pin(outbox.serve(link, right)))),
+            _ => Node::Gives(Box::new(|link| Box::pin(stay_quiet(link, right)))),
         }))
     }
 }
 
-/// By what right a link is open.
-struct Rights {
-    grants: Arc<Grants>,
-    scope: Scope,
-}
-
-impl Rights {
-    /// Returns when the right ends, with the error to end the link with.
-    async fn end(&self) -> Error {
-        self.grants.end(&self.scope).await
-    }
-}
-
 /// Takes messages for devices until the link or its token ends.
-async fn take<H: Devicebound>(mut link: Receiver, hub: Arc<H>, rights: Rights) {
+async fn take<H: Devicebound>(mut link: Receiver, hub: Arc<H>, right: LinkRight) {
     let ended = tokio::select! {
         Err(ended) = take_all(&mut link, &*hub) => Err(ended),
-        why = rights.end() => Ok(why),
+        why = right.end() => Ok(why),
     };
     match ended {
         Ok(why) => {
@@ -226,10 +216,10 @@ async fn take_all<H: Devicebound>(link: &mut Receiver, hub: &H) -> Result<(), Re
 }
 
 /// Nobody uploads files here.
-async fn stay_quiet(mut link: Sender, rights: Rights) {
+async fn stay_quiet(mut link: Sender, right: LinkRight) {
     let why = tokio::select! {
         ended = link.on_detach() => return tracing::debug!(%ended, "a receiver of file notifications ended"),
-        why = rights.end() => why,
+        why = right.end() => why,
     };
     if let Err(error) = link.close_with_error(why).await {
         tracing::debug!(%error, "a receiver was gone before it was sent away");

@@ -67,6 +67,7 @@ fn options() -> IotHubOptions {
             route(RouteSource::TwinChangeEvents, "IS_OBJECT($body.properties.desired) OR IS_OBJECT($body.tags)"),
         ],
         fallback: true,
+        size: None,
         limits: None,
         faults: Faults::default(),
         entra: crate::entra::Entra::new(),
