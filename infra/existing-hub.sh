@@ -154,6 +154,15 @@ keep_prefix() {
   fi
 }
 
+# Nobody can read a secret back: deployed without the webhook's, the app would no longer ask for it, without a word.
+demand_webhook_secret() {
+  local name
+  [[ -n $app && -z ${WEBHOOK_SECRET:-} ]] || return 0
+  name=$(az functionapp config appsettings list --resource-group "$group" --name "$app" \
+    --query "[?name=='WEBHOOK_SECRET'].[name]" --output tsv) || fail "can't read the settings of the Function app $app in $group"
+  [[ -z $name ]] || fail "the bridge checks a webhook secret, and WEBHOOK_SECRET is not set in the environment: deployed so, the check would be gone. Set it to the same or another secret. To do without it: az functionapp config appsettings delete --resource-group $group --name $app --setting-names WEBHOOK_SECRET, then run this again"
+}
+
 deploy() {
   az deployment group create --resource-group "$group" --name "$deployment" \
     --parameters "$here/main.bicepparam" --output none
@@ -174,6 +183,7 @@ ensure_deployment() {
   done
   export EXISTING_IOT_HUB_NAME=$hub EXISTING_IOT_HUB_RESOURCE_GROUP=$hub_group
   keep_prefix
+  demand_webhook_secret
   export DEVICE_ID_PREFIX=$prefix
   if [[ -n $prefix ]]; then
     printf 'note: the device id prefix is %s\n' "$prefix"

@@ -98,19 +98,28 @@ param deviceIdPrefix string = ''
 @description('Further settings of the bridge, by the names in the README, such as {"TELEMETRY_BODY": "compact"}. No secrets: these are plain values.')
 param furtherSettings { *: string } = {}
 
+@description('The suffix as it was given, in lower case.')
 var givenSuffix = toLower(nameSuffix)
+
+@description('Where something else than a letter or digit stands in it.')
 var otherCharacters = filter(
   range(0, length(givenSuffix)),
   at => !contains('abcdefghijklmnopqrstuvwxyz0123456789', substring(givenSuffix, at, 1))
 )
+
 // A namespace must not end with -sb or -mgmt:
 // https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quickstart-portal, which tells it of all under servicebus.windows.net
+@description('End of the names of all resources.')
 var suffix = empty(nameSuffix)
   ? take(uniqueString(resourceGroup().id), 8)
   : !empty(otherCharacters) || contains(['sb', 'mgmt'], givenSuffix)
       ? fail('nameSuffix: letters and digits only, and neither sb nor mgmt')
       : givenSuffix
+
+@description('Name of what needs no other one.')
 var base = 'tts-iot-hub-${suffix}'
+
+@description('Names of the resources.')
 var names = {
   app: base
   eventHubs: base
@@ -124,14 +133,20 @@ var names = {
 }
 
 // https://learn.microsoft.com/azure/azure-resource-manager/management/azure-subscription-service-limits#azure-iot-hub-limits
+@description('Units of the hub.')
 var units = iotHubSku == 'F1'
   ? 1
   : iotHubSku == 'S3' && iotHubUnits > 10
       ? fail('iotHubUnits: a hub of the size S3 takes ten units at most')
       : iotHubUnits
 
+@description('Whether the template makes the hub, and so owns it.')
 var isHubOurs = empty(existingIotHubName)
+
+@description('Name of the hub.')
 var hubName = isHubOurs ? names.hub : existingIotHubName
+
+@description('Resource group of the hub.')
 var hubResourceGroup = isHubOurs || empty(existingIotHubResourceGroup)
   ? resourceGroup().name
   : existingIotHubResourceGroup
@@ -247,6 +262,7 @@ module policyKey 'modules/policy-key.bicep' = {
   ]
 }
 
+@description('An app setting that is a secret: a reference, in which {0} is the name of the secret.')
 var secretReference = '@Microsoft.KeyVault(VaultName=${names.vault};SecretName={0})'
 
 module app 'modules/app.bicep' = {

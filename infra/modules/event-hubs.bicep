@@ -25,7 +25,7 @@ param hubPrincipalId string
 @description('Name of the Log Analytics workspace.')
 param workspaceName string
 
-// Seven days are the most that the tier Standard keeps: the longest outage that loses nothing.
+@description('Seven days are the most that the tier Standard keeps: the longest outage that loses nothing.')
 var retention = {
   cleanupPolicy: 'Delete'
   retentionTimeInHours: 168

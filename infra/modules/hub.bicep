@@ -30,7 +30,7 @@ param eventHubsName string
 @description('Name of the Log Analytics workspace.')
 param workspaceName string
 
-// Both route to one endpoint: the free size allows no second one.
+@description('The endpoint of both routes: the free size allows no second one.')
 var endpoint = 'stack-events'
 
 resource hub 'Microsoft.Devices/IotHubs@2023-06-30' = {

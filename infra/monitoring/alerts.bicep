@@ -47,29 +47,39 @@ param parkedGrowth int = 100
 param quotaPercent int = 80
 
 // https://azure.microsoft.com/pricing/details/iot-hub/
+@description('Messages a day that a unit of each size takes.')
 var messagesPerDayAndUnit = { F1: 8000, S1: 400000, S2: 6000000, S3: 300000000 }
+
+@description('Messages a day that the hub takes.')
 var dailyQuota = messagesPerDayAndUnit[iotHubSku] * iotHubUnits
 
-/*
-  Log search alerts. `column` is the column to measure (its maximum, per dimension); without it the rows are counted. The rule
-  fires at more than `above`, or at fewer than one row. `stays`: an alert that only a person closes, because what it tells of
-  does not mend itself.
-  A rule sees two days at most: https://learn.microsoft.com/azure/azure-monitor/alerts/alerts-create-log-alert-rule
-*/
+@description('A log search alert.')
 type rule = {
+  @description('End of the name of the resource.')
   name: string
+  @description('What is wrong, in a few words.')
   title: string
+  @description('What it means and what to do.')
   description: string
+  @description('The query.')
   query: string
+  @description('0 is the worst, 4 the least.')
   severity: int
+  @description('The time that it looks at. Two days are the most: https://learn.microsoft.com/azure/azure-monitor/alerts/alerts-create-log-alert-rule')
   window: string
+  @description('How often it looks.')
   every: string
+  @description('The column to measure: its maximum, per dimension. Without it the rows are counted.')
   column: string?
+  @description('The column whose values are looked at one by one.')
   dimension: string?
+  @description('It fires at more than this; without it, at fewer than one row.')
   above: int?
+  @description('Whether only a person closes the alert, because what it tells of does not mend itself.')
   stays: bool?
 }
 
+@description('All log search alerts.')
 var rules rule[] = [
   {
     name: 'nothing-flows'
@@ -139,10 +149,11 @@ var rules rule[] = [
   {
     name: 'dead-lettered'
     title: 'Something was dead-lettered'
-    description: 'A message or event can never be delivered as it is; its reason is in the query dead-letters. Mend the cause (enable the device, correct its tags), then replay it from the Event Hub dead-letters, which keeps it for seven days. Close the alert by hand when that is done.'
-    query: loadTextContent('queries/dead-letters.kql')
+    description: 'A message or event can never be delivered as it is; its reason is in the query dead-letters. Mend the cause (enable the device, correct its tags), so that those to come are delivered. The message itself stays in the Event Hub dead-letters for seven days: read it there with any Event Hubs client, as somebody with the role Azure Event Hubs Data Receiver on that Event Hub, and send again what is still wanted. Close the alert by hand when that is done.'
+    query: loadTextContent('queries/dead-letters-new.kql')
     severity: 2
-    window: 'PT15M'
+    // Longer than it looks back, for rows that come in late: the query takes each by when it came in.
+    window: 'PT1H'
     every: 'PT15M'
     above: 0
     stays: true
@@ -202,6 +213,7 @@ resource actionGroup 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(a
   }
 }
 
+@description('Whom all alerts tell.')
 var actionGroups = empty(alertEmail) ? [] : [actionGroup.id]
 
 resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
@@ -240,7 +252,7 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
   }
 ]
 
-// Metric alerts: what the platform itself measures.
+@description('Metric alerts: what the platform itself measures.')
 var metrics = [
   {
     name: 'hub-quota'

@@ -18,12 +18,14 @@ param iotHubSku string
 @maxValue(200)
 param iotHubUnits int
 
-// Queries that know the hub's size say S1 with one unit; here they get the size of this hub. A test holds both lines to the files.
+@description('Queries that know the size of the hub. They say S1 with one unit; a test holds both lines to the files.')
 var ofThisSize = [
   loadTextContent('queries/hub-rates.kql')
   loadTextContent('queries/hub-quota.kql')
   loadTextContent('queries/cost.kql')
 ]
+
+@description('The same with the size of this hub.')
 var sized = map(
   ofThisSize,
   query =>
@@ -34,11 +36,25 @@ var sized = map(
     )
 )
 
-// `chart` is how the portal draws it: timechart, table, …
-type panel = { title: string, query: string, chart: string }
+@description('One query, as it is shown.')
+type panel = {
+  @description('What stands above it.')
+  title: string
+  @description('The query.')
+  query: string
+  @description('How the portal draws it: timechart, table, …')
+  chart: string
+}
 
-type section = { title: string, panels: panel[] }
+@description('Panels that answer one question.')
+type section = {
+  @description('The question.')
+  title: string
+  @description('What answers it.')
+  panels: panel[]
+}
 
+@description('What the workbook shows, from top to bottom.')
 var sections section[] = [
   {
     title: 'Is it flowing?'
@@ -136,6 +152,7 @@ var sections section[] = [
 ]
 
 // The workbook's own format: item types 1 text, 3 query, 9 parameters (https://github.com/microsoft/Application-Insights-Workbooks).
+@description('The parameter at the top that all queries take their time from.')
 var timeRange = {
   type: 9
   name: 'time range'
@@ -160,8 +177,10 @@ var timeRange = {
   }
 }
 
+@description('An item for the title of each section.')
 var headings = [for section in sections: { type: 1, name: section.title, content: { json: '## ${section.title}' } }]
 
+@description('All items: of each section its heading, then its panels.')
 var items = flatten(map(
   range(0, length(sections)),
   index =>

@@ -13,6 +13,67 @@ use super::snapshot::SETS;
 /// A finding that depends on the calendar.
 const BY_CALENDAR: &str = " Info use-recent-api-versions:";
 
+/// The version of the compiler whose rules these are.
+const RULES_OF: &str = "0.49.2.";
+
+/// All core rules of the linter, from its source: `Azure/bicep src/Bicep.Core/Analyzers/Linter/Rules` (the compiler tells nobody
+/// which rules it has).
+const RULES: [&str; 53] = [
+    "adminusername-should-not-be-literal",
+    "artifacts-parameters",
+    "decompiler-cleanup",
+    "explicit-values-for-loc-params",
+    "max-asserts",
+    "max-outputs",
+    "max-params",
+    "max-resources",
+    "max-variables",
+    "nested-deployment-template-scoping",
+    "no-conflicting-metadata",
+    "no-deployments-resources",
+    "no-explicit-any",
+    "no-hardcoded-env-urls",
+    "no-hardcoded-location",
+    "no-hardcoded-outputs",
+    "no-loc-expr-outside-params",
+    "no-module-name",
+    "no-unnecessary-dependson",
+    "no-unused-existing-resources",
+    "no-unused-imports",
+    "no-unused-params",
+    "no-unused-types",
+    "no-unused-vars",
+    "outputs-should-not-contain-secrets",
+    "prefer-interpolation",
+    "prefer-unquoted-property-names",
+    "protect-commandtoexecute-secrets",
+    "secure-parameter-default",
+    "secure-params-in-nested-deploy",
+    "secure-params-in-parameters-file",
+    "secure-secrets-in-params",
+    "simplify-interpolation",
+    "simplify-json-null",
+    "stacks-extensibility-compat",
+    "use-description-outputs",
+    "use-description-params",
+    "use-description-type-properties",
+    "use-description-types",
+    "use-description-vars",
+    "use-parent-property",
+    "use-recent-api-versions",
+    "use-recent-az-powershell-version",
+    "use-recent-module-versions",
+    "use-recognized-resource-type",
+    "use-resource-id-functions",
+    "use-resource-symbol-reference",
+    "use-safe-access",
+    "use-secure-value-for-secure-inputs",
+    "use-stable-resource-identifiers",
+    "use-stable-vm-image",
+    "use-user-defined-types",
+    "what-if-short-circuiting",
+];
+
 /// Runs the compiler; `None` where there is none.
 fn bicep(arguments: &[&str]) -> Option<Output> {
     let program = std::env::var("BICEP").unwrap_or_else(|_| "bicep".to_owned());
@@ -74,11 +135,23 @@ fn the_linter_finds_nothing_in_any_file() {
     assert_clean("lint", &output);
     let output = bicep(&["build-params", "main.bicepparam", "--stdout"]).expect("it was there");
     assert_clean("main.bicepparam", &output);
-    let rules = json("infra/bicepconfig.json")["analyzers"]["core"]["rules"].clone();
-    for (rule, setting) in rules.as_object().expect("rules") {
+}
+
+#[test]
+fn every_rule_of_the_linter_is_an_error_save_the_one_that_depends_on_the_calendar() {
+    let config = json("infra/bicepconfig.json");
+    let core = &config["analyzers"]["core"];
+    assert_eq!(core["enabled"], true);
+    let rules = core["rules"].as_object().expect("rules");
+    assert!(rules.keys().map(String::as_str).eq(RULES), "{:?}", rules.keys());
+    for (rule, setting) in rules {
         let level = if rule == "use-recent-api-versions" { "info" } else { "error" };
         assert_eq!(setting["level"], level, "{rule}");
     }
+    // A newer compiler has more rules: whoever compiles with it looks for them.
+    let compiler = json("infra/main.json")["metadata"]["_generator"]["version"].clone();
+    let compiler = compiler.as_str().expect("a version");
+    assert!(compiler.starts_with(RULES_OF), "main.json is of Bicep {compiler}: bring RULES up to date");
 }
 
 #[test]

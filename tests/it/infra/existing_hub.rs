@@ -51,6 +51,10 @@ impl Azure {
     }
 
     fn run(&self, options: &[&str]) -> Output {
+        self.command(options).output().expect("it runs")
+    }
+
+    fn command(&self, options: &[&str]) -> Command {
         let mut command = Command::new("bash");
         let own = std::env::var("PATH").expect("a path");
         command.arg(path("infra/existing-hub.sh")).args(options);
@@ -58,7 +62,8 @@ impl Azure {
         command.env("PATH", format!("{}:{own}", self.folder.display())).env("AZ_STATE", self.folder.join("state.json"));
         command.env("STACK_CLUSTER_ADDRESS", "https://stack.example").env("STACK_APPLICATION_ID", "app");
         command.env("STACK_API_KEY", API_KEY).env_remove("DEVICE_ID_PREFIX").env_remove("PACKAGE_URI");
-        command.output().expect("it runs")
+        command.env_remove("WEBHOOK_SECRET");
+        command
     }
 
     /// Runs it, and returns what it said.
@@ -199,6 +204,23 @@ fn a_bridge_without_a_prefix_does_not_get_one_by_the_way() {
     assert!(said.contains("note: without --device-id-prefix the bridge speaks as any device"), "{said}");
     let said = azure.refuse(&["--redeploy", "--device-id-prefix", "lorawan-"]);
     assert!(said.contains("the bridge has the device id prefix '', and 'lorawan-' is given"), "{said}");
+}
+
+#[test]
+fn a_webhook_secret_is_not_taken_away_by_the_way() {
+    let Some(azure) = Azure::with("webhook-secret", |_| {}) else { return };
+    azure.succeed(&[]);
+    let mut state = azure.state();
+    state["apps"]["tts-iot-hub-b"]["WEBHOOK_SECRET"] =
+        "@Microsoft.KeyVault(VaultName=v;SecretName=webhook-secret)".into();
+    azure.write(&state);
+    let said = azure.refuse(&["--redeploy"]);
+    assert!(said.contains("WEBHOOK_SECRET is not set in the environment"), "{said}");
+    assert_eq!(azure.state(), state);
+    azure.succeed(&[]);
+    let with_it = azure.command(&["--redeploy"]).env("WEBHOOK_SECRET", "wh-S3CRET").output().expect("it runs");
+    assert!(with_it.status.success(), "{}", String::from_utf8_lossy(&with_it.stderr));
+    assert!(!azure.commands().join("\n").contains("wh-S3CRET"));
 }
 
 #[test]

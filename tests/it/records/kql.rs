@@ -1,6 +1,6 @@
 //! Reads what a query reads of the records, by a convention so strict that nothing escapes:
 //!
-//! - `AppTraces` stands at the beginning of a statement, once. Then a `where` of `TimeGenerated` may follow, and then
+//! - `AppTraces` stands at the beginning of a statement, once. Then a `where` of `TimeGenerated` or of `ingestion_time()` may follow, and then
 //! - either, for records, `| extend record = parse_json(Message) | where record.message == "…"`; after that a field is read
 //!   only as `tostring(record.field)`, `tolong(record.field)` or `tobool(record.field)`, and a column that is nothing but a field has its name;
 //! - or, for plain text of stderr, `| where Message has "…"`, and nothing of records.
@@ -103,7 +103,10 @@ pub(super) fn read(query: &str) -> Result<Reading, String> {
 fn read_traces(statement: &[Token], reading: &mut Reading) -> Result<(), String> {
     forbid(&statement[1..], &["AppTraces"])?;
     let mut parts = statement.split(|token| *token == Sign('|')).skip(1).peekable();
-    let is_time = |part: &&[Token]| part.len() > 1 && is_word(&part[0], "where") && is_word(&part[1], "TimeGenerated");
+    let is_time = |part: &&[Token]| {
+        let times = ["TimeGenerated", "ingestion_time"];
+        part.len() > 1 && is_word(&part[0], "where") && times.iter().any(|time| is_word(&part[1], time))
+    };
     parts.next_if(is_time);
     let first = parts.next().unwrap_or_default();
     if first == tokens("extend record = parse_json(Message)")? {
