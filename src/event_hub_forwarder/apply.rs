@@ -66,13 +66,12 @@ impl<S: Services> Worker<S> {
         let (body, left_out) = scrub::without_root_keys(&event.body);
         let reason = left_out.map_or_else(|| reason.to_owned(), |why| format!("{reason}; {why}"));
         let kept = KEPT_PROPERTIES.iter().filter_map(|name| Some((*name, event.properties.get(*name)?)));
-        let source = event.system_properties.get(decode::SOURCE).map(|source| (decode::SOURCE, source));
-        let mut properties: Map<String, Value> =
-            kept.chain(source).map(|(name, value)| (name.to_owned(), value.clone())).collect();
+        let kept = kept.map(|(name, value)| (name, value.clone()));
         // The letter's own device is that of The Things Stack; the hub's may have a prefix.
-        if let Some(id) = decode::hub_id(event) {
-            properties.insert(decode::DEVICE.to_owned(), json!(id));
-        }
+        let source = decode::text(&event.system_properties, decode::SOURCE);
+        let said = [(decode::SOURCE, source), (decode::DEVICE, decode::hub_id(event))];
+        let said = said.into_iter().filter_map(|(name, value)| Some((name, json!(value?))));
+        let properties = kept.chain(said).map(|(name, value)| (name.to_owned(), value)).collect();
         let device_id = device.map(str::to_owned);
         self.services.dead_letter(&DeadLetter { function: FUNCTION, reason, device_id, body, properties }).await
     }

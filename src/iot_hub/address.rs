@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::lock::lock;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
+
+use crate::lock::lock;
 
 /// How long addresses are kept. The hub's name has a time to live of minutes; a failed connection looks it up at once.
 const KEPT: Duration = Duration::from_secs(60);

@@ -1,12 +1,13 @@
 //! Whatever the hub sends: no panic, and no answer out of thin air.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::{BufMut as _, BytesMut};
 use proptest::prelude::*;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Publish;
 use secrecy::SecretString;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
