@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use simulator::eventually::eventually;
+use simulator::happenings::{Happening, Kind};
 use simulator::infra::{AssignedRole, Infra};
 use simulator::iot_hub::Fault;
 use simulator::stack::{LocalDevice, WebhookAnswer};
@@ -45,7 +46,7 @@ enum Teller {
     /// The Functions host, in its log.
     Host,
     /// IoT Hub, in its diagnostics.
-    Hub,
+    IotHub,
 }
 
 /// What fails without a role, and who says it in which words.
@@ -54,68 +55,68 @@ struct Loss {
     piece: Piece,
     teller: Teller,
     words: &'static [&'static str],
+    /// A piece that needs other rights and so comes about all the same; `None` where without the role nothing works.
+    control: Option<Piece>,
 }
 
-/// Every role that the bridge works with, and nothing else.
+/// Every role that docs/security.md calls a need of the bridge, and nothing else.
 const LOSSES: [Loss; 8] = [
     Loss {
         role: ("IoT Hub Registry Contributor", "IotHubs/tts-iot-hub-example", APP),
         piece: Piece::UnknownDevice,
         teller: Teller::Bridge,
         words: &["role IoT Hub Registry Contributor"],
+        control: Some(Piece::TwinChange),
     },
     Loss {
         role: ("IoT Hub Twin Contributor", "IotHubs/tts-iot-hub-example", APP),
         piece: Piece::TwinChange,
         teller: Teller::Bridge,
         words: &["role IoT Hub Twin Contributor"],
+        control: Some(Piece::Parking),
     },
     Loss {
         role: ("Azure Event Hubs Data Receiver", "eventhubs/stack-events", APP),
         piece: Piece::TwinChange,
         teller: Teller::Host,
         words: &["'Functions.EventHubForwarder' was unable to start", "role Azure Event Hubs Data Receiver"],
+        control: Some(Piece::UnknownDevice),
     },
     Loss {
         role: ("Azure Event Hubs Data Receiver", "eventhubs/parked-uplinks", APP),
         piece: Piece::Unparking,
         teller: Teller::Host,
         words: &["'Functions.ParkedUplinks' was unable to start", "role Azure Event Hubs Data Receiver"],
+        control: Some(Piece::UnknownDevice),
     },
     Loss {
         role: ("Azure Event Hubs Data Sender", "eventhubs/parked-uplinks", APP),
         piece: Piece::Parking,
         teller: Teller::Bridge,
         words: &["event hub parked-uplinks refused us", "role Azure Event Hubs Data Sender"],
+        control: Some(Piece::UnknownDevice),
     },
     Loss {
         role: ("Azure Event Hubs Data Sender", "eventhubs/dead-letters", APP),
         piece: Piece::DeadLetter,
         teller: Teller::Bridge,
         words: &["event hub dead-letters refused us", "role Azure Event Hubs Data Sender"],
+        control: Some(Piece::UnknownDevice),
     },
     Loss {
         role: ("Azure Event Hubs Data Sender", "eventhubs/stack-events", HUB),
         piece: Piece::TwinChange,
-        teller: Teller::Hub,
+        teller: Teller::IotHub,
         words: &["event dropped", "Azure Event Hubs Data Sender on stack-events"],
+        control: Some(Piece::UnknownDevice),
     },
     Loss {
         role: ("Key Vault Secrets User", "vaults/tts-iot-hub-example", APP),
         piece: Piece::UnknownDevice,
         teller: Teller::Bridge,
         words: &["the Key Vault reference was not resolved", "role Key Vault Secrets User"],
+        control: None,
     },
-];
-
-/// Roles that the platform works with and no part of the bridge: the simulated host has no storage and sends no metrics. Sources:
-/// `Azure-Samples/azure-functions-flex-consumption-samples IaC/bicep/rbac.bicep`, `Azure-Samples/functions-quickstart-dotnet-azd-eventhub
-/// infra/app/rbac.bicep`.
-const PLATFORM: [Named; 2] = [
-    // Host locks and keys, the package, and the checkpoints of Event Hub triggers.
-    ("Storage Blob Data Owner", "storageAccounts/ttsiothubexample", APP),
-    // Logs and metrics of the host.
-    ("Monitoring Metrics Publisher", "components/tts-iot-hub-example", APP),
 ];
 
 fn template() -> Infra {
@@ -124,6 +125,34 @@ fn template() -> Infra {
 
 fn name(assigned: &AssignedRole) -> (&str, &str, &str) {
     (assigned.assignment.role.name, assigned.place(), &assigned.identity)
+}
+
+/// Who has which role where, as docs/security.md names it.
+fn documented_name((role, place, identity): (&str, &str, &str)) -> [String; 3] {
+    let (_, who) = identity.rsplit_once('-').expect("a name with a suffix");
+    let place = match place.split_once('/') {
+        Some(("IotHubs", _)) => "IoT Hub".to_owned(),
+        Some(("eventhubs", name)) => format!("Event Hub `{name}`"),
+        Some(("vaults", _)) => "Key Vault".to_owned(),
+        Some(("storageAccounts", _)) => "storage account".to_owned(),
+        Some(("components", _)) => "Application Insights".to_owned(),
+        _ => panic!("docs/security.md has no name for {place}"),
+    };
+    [who.to_owned(), role.to_owned(), place]
+}
+
+/// The roles in docs/security.md, and whether each is a need of the bridge. The others are the platform's, for the simulated host has
+/// no storage and sends no metrics: their sources stand there.
+fn documented() -> Vec<([String; 3], bool)> {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).expect("it is there");
+    let (_, rest) = text.split_once("<!-- roles -->\n").expect("the table's begin");
+    let (table, _) = rest.split_once("<!-- /roles -->").expect("its end");
+    let rows = table.lines().skip(2).map(|row| {
+        let cells: Vec<_> = row.trim().trim_matches('|').split('|').map(str::trim).collect();
+        let [who, role, place, .., need] = cells.as_slice() else { panic!("{row}") };
+        ([*who, *role, *place].map(str::to_owned), *need == "bridge")
+    });
+    rows.collect()
 }
 
 /// A world of a template, and what everyone in it says.
@@ -158,7 +187,7 @@ impl Stage {
     fn said(&self, teller: Teller, words: &[&str]) -> bool {
         let fits = |line: &str| words.iter().all(|word| line.contains(word));
         let prefix = match teller {
-            Teller::Hub => {
+            Teller::IotHub => {
                 let told = self.world.happenings.after(0).happenings;
                 return told.iter().any(|happening| fits(&happening.title));
             }
@@ -166,6 +195,15 @@ impl Stage {
             Teller::Host => "host: ",
         };
         self.lines.lock().expect("no panic").iter().any(|line| line.starts_with(prefix) && fits(line))
+    }
+
+    /// Every refusal for lack of a role: the role, the principal, and the resource.
+    fn refusals(&self) -> BTreeSet<[String; 3]> {
+        let told = self.world.happenings.after(0);
+        assert_eq!(told.missed, 0, "more happened than is kept");
+        let refused = told.happenings.into_iter().filter(|happening| happening.kind == Kind::Refused);
+        let part = |happening: &Happening, name: &str| happening.detail[name].as_str().unwrap_or_default().to_owned();
+        refused.map(|happening| ["role", "principal", "resource"].map(|name| part(&happening, name))).collect()
     }
 
     /// Sends an uplink, and again while it is answered 503, as The Things Stack Cloud does: a busy machine must not look like a missing
@@ -235,12 +273,15 @@ impl Stage {
 }
 
 #[test]
-fn the_tables_have_every_role_of_the_template_and_no_other() {
+fn each_role_that_the_bridge_needs_is_taken_away_below_and_the_template_has_no_other() {
     let template = template();
-    let given: BTreeSet<_> = template.assignments().iter().map(name).collect();
-    let listed: BTreeSet<_> = LOSSES.iter().map(|loss| loss.role).chain(PLATFORM).collect();
-    assert_eq!(given, listed);
-    assert_eq!(template.assignments().len(), LOSSES.len() + PLATFORM.len(), "none is given twice");
+    let given: BTreeSet<_> = template.assignments().iter().map(|one| documented_name(name(one))).collect();
+    assert_eq!(template.assignments().len(), given.len(), "none is given twice");
+    let documented = documented();
+    assert_eq!(given, documented.iter().map(|(name, _)| name.clone()).collect());
+    let needed: BTreeSet<_> =
+        documented.into_iter().filter(|(_, by_bridge)| *by_bridge).map(|(name, _)| name).collect();
+    assert_eq!(needed, LOSSES.iter().map(|loss| documented_name(loss.role)).collect());
     let rights: Vec<_> = template.hub.policies.iter().flat_map(|policy| &policy.rights).collect();
     assert_eq!(rights, ["DeviceConnect"], "the one right that is taken away below");
 }
@@ -258,38 +299,64 @@ async fn with_all_rights_of_the_template_every_piece_of_the_main_job_passes() {
     assert!(stage.world.stack.join("valve-0001").await.is_success());
     expect("the waiting downlink pushed", || stage.world.stack.queue("valve-0001").len() == 1).await;
     assert!(stage.world.functions.wait_idle(PATIENCE).await);
-    let refused: Vec<_> = stage.world.happenings.after(0).happenings.iter().map(|one| one.title.clone()).collect();
-    assert!(!refused.iter().any(|title| title.contains("is missing for")), "{refused:?}");
+    assert_eq!(stage.refusals(), BTreeSet::new());
 }
 
-/// Takes something away, and sees the piece fail and the reason named.
-async fn fails_without(what: &str, infra: Infra, piece: Piece, teller: Teller, words: &[&str]) {
+/// Sees a piece fail, the reason named, and another piece pass meanwhile. Returns the stage for more questions.
+async fn fails_without(
+    what: &str,
+    infra: Infra,
+    (piece, control): (Piece, Option<Piece>),
+    teller: Teller,
+    words: &[&str],
+) -> Stage {
     let stage = Stage::open(infra).await;
     stage.play(piece).await;
     let said = eventually(PATIENCE, || stage.said(teller, words)).await;
     assert!(said, "without {what} nobody said {words:?}; said was\n{}", stage.all());
-    assert!(!stage.holds(piece), "{piece:?} passes without {what}");
-    if teller == Teller::Host {
-        // A listener that does not start leaves the other functions alone.
-        stage.play(Piece::UnknownDevice).await;
-        expect("an unknown device delivered all the same", || stage.holds(Piece::UnknownDevice)).await;
-        assert!(!stage.holds(piece), "{piece:?} passes without {what}");
+    if let Some(control) = control {
+        // By the time that this has come about, the other would have too.
+        stage.play(control).await;
+        let held = eventually(PATIENCE, || stage.holds(control)).await;
+        assert!(held, "without {what} {control:?} does not come about either; said was\n{}", stage.all());
     }
-    stage.world.shutdown().await;
+    assert!(!stage.holds(piece), "{piece:?} passes without {what}");
+    stage
+}
+
+/// Whether a resource is this scope or lies below it.
+fn is_within(resource: &str, scope: &str) -> bool {
+    resource.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[tokio::test]
-async fn without_any_one_role_a_named_piece_fails_and_the_role_is_named() {
+async fn without_any_one_role_a_named_piece_fails_and_that_role_alone_is_missing() {
     let template = template();
-    for Loss { role, piece, teller, words } in LOSSES {
+    for Loss { role, piece, teller, words, control } in LOSSES {
         let assigned = template.assignments().iter().find(|assigned| name(assigned) == role);
         let assigned = assigned.unwrap_or_else(|| panic!("the template has {role:?}"));
-        fails_without(&format!("{role:?}"), template.without(assigned), piece, teller, words).await;
+        let what = format!("{role:?}");
+        let stage = fails_without(&what, template.without(assigned), (piece, control), teller, words).await;
+        let refusals = stage.refusals();
+        assert!(!refusals.is_empty(), "without {what} nobody was refused");
+        for [missing, principal, resource] in refusals {
+            let lost = &assigned.assignment;
+            assert_eq!(
+                (missing.as_str(), &principal),
+                (lost.role.name, &lost.principal),
+                "{what}: refused at {resource}"
+            );
+            assert!(is_within(&resource, &lost.scope), "{what}: refused at {resource}");
+        }
+        stage.world.shutdown().await;
     }
 }
 
 #[tokio::test]
-async fn without_device_connect_no_device_session_opens_and_the_right_is_named() {
+async fn without_device_connect_no_device_session_opens_and_that_right_alone_is_missing() {
     let infra = template().without_policy_right("tts-iot-hub", "DeviceConnect");
-    fails_without("DeviceConnect", infra, Piece::UnknownDevice, Teller::Bridge, &["its right DeviceConnect"]).await;
+    let pieces = (Piece::UnknownDevice, Some(Piece::TwinChange));
+    let stage = fails_without("DeviceConnect", infra, pieces, Teller::Bridge, &["its right DeviceConnect"]).await;
+    assert_eq!(stage.refusals(), BTreeSet::new());
+    stage.world.shutdown().await;
 }

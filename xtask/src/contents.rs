@@ -16,11 +16,13 @@ pub(crate) fn executable(names: &[String], host_json: &[u8]) -> Result<String> {
         names.contains(&executable),
         "{executable}: host.json starts it, but it is not among the files; the name must be the same to the letter"
     );
-    let is_function = |name: &String| name.strip_suffix("/function.json").is_some_and(|folder| !folder.contains('/'));
-    ensure!(names.iter().any(is_function), "no function: a folder with function.json is needed for each");
+    ensure!(
+        names.iter().any(|name| function(name).is_some()),
+        "no function: a folder with function.json is needed for each"
+    );
     let unknown: Vec<&str> = names
         .iter()
-        .filter(|name| !is_function(name) && ![HOST_JSON, "LICENSE", &executable].contains(&name.as_str()))
+        .filter(|name| function(name).is_none() && ![HOST_JSON, "LICENSE", &executable].contains(&name.as_str()))
         .map(String::as_str)
         .collect();
     ensure!(
@@ -29,6 +31,16 @@ pub(crate) fn executable(names: &[String], host_json: &[u8]) -> Result<String> {
         unknown.join(", ")
     );
     Ok(executable)
+}
+
+/// The function whose `function.json` this is: the name of its folder.
+pub(crate) fn function(name: &str) -> Option<&str> {
+    name.strip_suffix("/function.json").filter(|folder| is_plain(folder))
+}
+
+/// Whether this names one file or folder, on every system.
+fn is_plain(part: &str) -> bool {
+    !matches!(part, "" | "." | "..") && !part.contains(['/', '\\', ':', '%'])
 }
 
 /// `customHandler.description.defaultExecutablePath`.
@@ -44,8 +56,10 @@ pub(crate) fn executable_path(host_json: &[u8]) -> Result<String> {
     let Some(path) = host["customHandler"]["description"]["defaultExecutablePath"].as_str() else {
         bail!("host.json has no {MEMBER}");
     };
-    let plain = !path.contains(['\\', '%', ':']) && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    ensure!(plain, "{MEMBER} in host.json is `{path}`; write it as the zip's entry is named, such as `bin/app`");
+    ensure!(
+        path.split('/').all(is_plain),
+        "{MEMBER} in host.json is `{path}`; write it as the zip's entry is named, such as `bin/app`"
+    );
     Ok(path.to_owned())
 }
 
@@ -78,6 +92,10 @@ mod tests {
             (names(&["F/function.json", "bin/app", "bin/other", "host.json"]), "bin/other"),
             (names(&["F/function.json", "./bin/app", "host.json"]), "bin/app: host.json starts it"),
             (names(&["bin/app", "host.json"]), "no function"),
+            (names(&["F/function.json", "/function.json", "bin/app", "host.json"]), "/function.json"),
+            (names(&["F/function.json", "./function.json", "bin/app", "host.json"]), "./function.json"),
+            (names(&["../function.json", "bin/app", "host.json"]), "no function"),
+            (names(&["F/function.json", "F\\G/function.json", "bin/app", "host.json"]), "F\\G/function.json"),
         ] {
             let error = executable(&files, HOST).expect_err("not a package").to_string();
             assert!(error.contains(complaint), "{files:?}: {error}");

@@ -65,7 +65,9 @@ fn run(command: Command) -> Result<()> {
                 None => package::build_and_pack(&project)?,
             }
         }
-        Command::Verify { zip } => println!("{}", verify::file(&zip, env!("CARGO_PKG_VERSION"))?),
+        Command::Verify { zip } => {
+            println!("{}", verify::file(&zip, env!("CARGO_PKG_VERSION"), &Project::find()?.functions()?)?)
+        }
         Command::Costs => print!("{}", costs::tables()),
     }
     Ok(())

@@ -38,8 +38,6 @@ pub(crate) fn build_and_pack(project: &Project) -> Result<()> {
 /// If a step fails, or the binary is not what a package needs; then no new package is there.
 pub(crate) fn pack_given(project: &Project, binary: &Path) -> Result<()> {
     let verified = pack(project, binary)?;
-    // One that lies there tells of another binary.
-    remove(&project.out().join(SBOM))?;
     report(project, &verified);
     println!("no SBOM: what is in a given binary is not known");
     Ok(())
@@ -62,10 +60,12 @@ fn pack(project: &Project, binary: &Path) -> Result<Verified> {
     let mut zip = NamedTempFile::new_in(&out)?;
     archive::write(zip.as_file_mut(), &project.root, &names, &executable)?;
     let written = fs::read(zip.path()).context("read the package just written")?;
-    let verified = verify::verify(&written, &project.version).context("verify the package just written")?;
+    let verified =
+        verify::verify(&written, &project.version, &project.functions()?).context("verify the package just written")?;
 
-    // A checksum of another zip must at no time lie beside this one.
+    // A checksum of another zip, or an SBOM of another binary, must at no time lie beside this one.
     remove(&out.join(SHA256))?;
+    remove(&out.join(SBOM))?;
     let named = zip.persist(out.join(ZIP)).with_context(|| format!("write {ZIP}"))?;
     // Temporary files are their owner's alone; a package is for whoever deploys it.
     compile::make_readable(&named)?;
@@ -119,7 +119,8 @@ mod tests {
         pack_given(&project, &elsewhere.path().join("built")).expect("a package");
 
         assert_eq!(fs::read(root.path().join("bin/app")).expect("staged"), program("tts-iot-hub 1.2.3\n"));
-        let verified = verify::file(&project.out().join(ZIP), "1.2.3").expect("a good package");
+        let verified = verify::file(&project.out().join(ZIP), "1.2.3", &project.functions().expect("a folder"))
+            .expect("a good package");
         assert_eq!(verified.files, 5);
         let line = String::from_utf8(read(&project, SHA256)).expect("text");
         assert_eq!(line, format!("{}  {ZIP}\n", verified.sha256), "as `sha256sum --check` reads it");
@@ -155,6 +156,11 @@ mod tests {
         let error = pack(&project, &binary).expect_err("an unknown file");
         assert!(error.to_string().contains("no part of a package: notes.txt"), "{error:#}");
         fs::remove_file(root.path().join("notes.txt")).expect("removed");
+
+        write(&root, ".funcignore", b"/.funcignore\n/src\n/target\n/A\n");
+        let error = format!("{:#}", pack(&project, &binary).expect_err("a function is left out"));
+        assert!(error.contains("its functions are B, not A, B"), "{error}");
+        write(&root, ".funcignore", b"/.funcignore\n/src\n/target\n");
 
         for (bytes, complaint) in [
             (elf("tts-iot-hub 1.2.3\n", 62, Linkage::Needed), "asks for shared libraries"),

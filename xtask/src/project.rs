@@ -1,5 +1,7 @@
 //! Where the project is.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -28,6 +30,22 @@ impl Project {
             target: metadata.target_directory.into_std_path_buf(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         })
+    }
+
+    /// The functions: the folders that hold a function.json, whatever `.funcignore` says of them.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub(crate) fn functions(&self) -> Result<BTreeSet<String>> {
+        let entries = fs::read_dir(&self.root).with_context(|| format!("list {}", self.root.display()))?;
+        let mut functions = BTreeSet::new();
+        for entry in entries {
+            let entry = entry?;
+            if entry.path().join("function.json").is_file() {
+                functions.insert(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(functions)
     }
 
     /// Where the package, its SHA-256 and its SBOM are written.

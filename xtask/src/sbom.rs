@@ -55,9 +55,21 @@ fn runtime(project: &Project) -> Result<Vec<(Id, Component)>> {
     let rustc = rustc.split(' ').nth(1).context("read the version of rustc")?.to_owned();
     let glibc = said(project, "getconf", &["GNU_LIBC_VERSION"])?;
     let glibc = glibc.split(' ').nth(1).context("read the version of glibc")?.to_owned();
+    // The unwinder of static programs is GCC's libgcc_eh.a. Clang links the same file, but tells a version of its own.
+    let gcc = said(project, "cc", &["-dumpfullversion"]).context("read the version of GCC: cc must be GCC")?;
+    ensure!(
+        !gcc.is_empty() && gcc.split('.').all(|part| part.parse::<u32>().is_ok()),
+        "cc says its version is `{gcc}`"
+    );
     let parts = [
         ("rust-std", rustc, "MIT OR Apache-2.0", "the standard library of Rust"),
         ("glibc", glibc, "LGPL-2.1-or-later", "the C library of the machine that built the binary, linked statically"),
+        (
+            "libgcc",
+            gcc,
+            "GPL-3.0-or-later WITH GCC-exception-3.1",
+            "the unwinder of GCC on the machine that built the binary, linked statically",
+        ),
     ];
     Ok(parts
         .into_iter()
@@ -175,6 +187,7 @@ mod tests {
             ("rustls", Some("required")),
             ("aws-lc-sys", Some("required")),
             ("glibc", Some("required")),
+            ("libgcc", Some("required")),
             ("rust-std", Some("required")),
             // A macro, a build script's helper, what only tests, the simulator or this program need, another system's.
             ("serde_derive", Some("excluded")),
@@ -189,15 +202,17 @@ mod tests {
         for component in components {
             let name = &component["name"];
             assert!(component["licenses"].is_array(), "{name} has no licence");
-            let is_package = !["glibc", "rust-std"].iter().any(|runtime| name == runtime);
+            let is_package = !["glibc", "libgcc", "rust-std"].iter().any(|runtime| name == runtime);
             assert_eq!(component["purl"].is_string(), is_package, "{name}");
             assert_eq!(component["hashes"][0]["content"].as_str().map(str::len), is_package.then_some(64), "{name}");
         }
         let top = format!("tts-iot-hub@{}", env!("CARGO_PKG_VERSION"));
         let dependencies = bom["dependencies"].as_array().expect("dependencies");
         let of_top = dependencies.iter().find(|entry| entry["ref"] == top.as_str()).expect("the binary's");
-        let glibc = |asked: &Value| asked.as_str().is_some_and(|asked| asked.starts_with("glibc@"));
-        assert!(of_top["dependsOn"].as_array().expect("a list").iter().any(glibc));
+        let asked: Vec<_> = of_top["dependsOn"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        for part in ["glibc@", "libgcc@", "rust-std@"] {
+            assert!(asked.iter().any(|asked| asked.starts_with(part)), "{part}");
+        }
         assert!(
             !String::from_utf8_lossy(&json).contains(&project.root.display().to_string()),
             "a path of this machine"

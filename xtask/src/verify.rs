@@ -1,5 +1,6 @@
 //! Checks a package by reading it again: names, mode bits, linkage, and what the binary says.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{Cursor, ErrorKind, Read as _, Write as _};
@@ -8,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use zip::ZipArchive;
 
@@ -43,27 +45,33 @@ impl fmt::Display for Verified {
     }
 }
 
-/// Checks the package at a path. It runs the binary in it.
+/// Checks the package at a path. It runs the binary in it. It must have exactly these functions.
 ///
 /// # Errors
 /// If it cannot be read, or is not what a package of this version must be.
-pub(crate) fn file(path: &Path, version: &str) -> Result<Verified> {
+pub(crate) fn file(path: &Path, version: &str, functions: &BTreeSet<String>) -> Result<Verified> {
     let whose = || format!("verify {}", path.display());
     let zip = fs::read(path).with_context(whose)?;
-    verify(&zip, version).with_context(whose)
+    verify(&zip, version, functions).with_context(whose)
 }
 
 /// Checks a package.
 ///
 /// # Errors
 /// As [`file`].
-pub(crate) fn verify(zip: &[u8], version: &str) -> Result<Verified> {
+pub(crate) fn verify(zip: &[u8], version: &str, functions: &BTreeSet<String>) -> Result<Verified> {
     let (bytes, sha256) = (zip.len(), hex(&Sha256::digest(zip)));
     let entries = entries(zip)?;
     let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
     let content = |name: &str| entries.iter().find(|entry| entry.name == name).map(|entry| entry.bytes.as_slice());
     let host_json = content(contents::HOST_JSON).context("it has no host.json at its root")?;
     let executable = contents::executable(&names, host_json)?;
+    let found: BTreeSet<String> = names.iter().filter_map(|name| contents::function(name)).map(str::to_owned).collect();
+    ensure!(found == *functions, "its functions are {}, not {}", listed(&found), listed(functions));
+    for entry in entries.iter().filter(|entry| contents::function(&entry.name).is_some()) {
+        let document: serde_json::Result<Map<String, Value>> = serde_json::from_slice(&entry.bytes);
+        document.with_context(|| format!("{}: read it as a JSON object", entry.name))?;
+    }
     for Entry { name, mode, .. } in &entries {
         let wanted = if *name == executable { EXECUTABLE_MODE } else { FILE_MODE };
         let found = mode.with_context(|| format!("{name}: it has no Unix mode bits"))? & 0o7777;
@@ -141,6 +149,10 @@ fn output(command: &mut Command) -> Result<std::process::Output> {
             other => return other.context("run `version`"),
         }
     }
+}
+
+fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -128,7 +128,7 @@ impl Grants {
         let now = (self.now)().unix_timestamp();
         let mut why = None;
         for grant in self.held().iter().filter(|grant| grant.scope.covers(scope) && grant.expires_at > now) {
-            match grant.principal.as_deref().map_or(Ok(()), |principal| may(principal)) {
+            match grant.principal.as_deref().map_or(Ok(()), &may) {
                 Ok(()) => return Ok(()),
                 Err(denied) => why = Some(denied),
             }
@@ -140,9 +140,8 @@ impl Grants {
     fn time_left(&self, scope: &Scope, may: impl Fn(&str) -> bool) -> Option<Duration> {
         let now = (self.now)();
         let held = self.held();
-        let opening = held.iter().filter(|grant| {
-            grant.scope.covers(scope) && grant.principal.as_deref().is_none_or(|principal| may(principal))
-        });
+        let opening =
+            held.iter().filter(|grant| grant.scope.covers(scope) && grant.principal.as_deref().is_none_or(&may));
         let last = opening.map(|grant| grant.expires_at).max()?;
         let left = time::Duration::seconds(last.saturating_sub(now.unix_timestamp()))
             .saturating_sub(time::Duration::nanoseconds(now.nanosecond().into()));

@@ -113,7 +113,9 @@ impl Connections {
         // Only with this credential does the extension look at the client id
         // (`MicrosoftDocs/azure-docs articles/azure-functions/functions-reference.md`, common properties of identity-based connections).
         let credential = setting("__credential").map_or("", String::as_str);
-        if !credential.eq_ignore_ascii_case("managedidentity") && !(credential.is_empty() && client_id.is_empty()) {
+        let is_managed = credential.eq_ignore_ascii_case("managedidentity");
+        let is_default = credential.is_empty() && client_id.is_empty();
+        if !is_managed && !is_default {
             let connection = trigger.connection.clone();
             return Err(Cause::NotManaged { connection, credential: credential.to_owned() });
         }

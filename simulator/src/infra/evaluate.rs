@@ -13,6 +13,10 @@ const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 /// The version of every secret; any will do.
 const SECRET_VERSION: &str = "22222222222222222222222222222222";
 
+/// The longest text that a function may make, as the platform has it for texts of a template
+/// (<https://learn.microsoft.com/azure/azure-resource-manager/templates/best-practices#template-limits>: 131,072 characters).
+const MAX_TEXT_BYTES: usize = 131_072;
+
 /// Why an expression has no value here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
@@ -33,6 +37,9 @@ pub enum EvaluateError {
         /// What is asked.
         member: String,
     },
+    /// A function makes more than is taken.
+    #[error("{0}() makes a text of more than {MAX_TEXT_BYTES} bytes")]
+    TooLong(String),
     /// A function cannot take its arguments.
     #[error("{0}() cannot take these arguments")]
     Arguments(String),
@@ -74,12 +81,24 @@ impl Evaluator {
                 let member = value.as_object().and_then(|members| {
                     members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, member)| member.clone())
                 });
-                member.ok_or_else(|| EvaluateError::UnknownMember {
-                    resource: value["id"].as_str().unwrap_or("a value").to_owned(),
-                    member: name.clone(),
-                })
+                member
+                    .ok_or_else(|| EvaluateError::UnknownMember { resource: self.origin(object), member: name.clone() })
             }
             Expression::Call(function, arguments) => self.call(function, arguments),
+        }
+    }
+
+    /// What a value was read from: a resource id, or the function.
+    fn origin(&self, expression: &Expression) -> String {
+        match expression {
+            Expression::Member(object, _) => self.origin(object),
+            Expression::Call(_, arguments)
+                if let Some(Ok(Value::String(id))) = arguments.first().map(|id| self.value(id)) =>
+            {
+                id
+            }
+            Expression::Call(function, _) => format!("{function}()"),
+            Expression::Text(_) | Expression::Integer(_) => "a text".to_owned(),
         }
     }
 
@@ -89,15 +108,20 @@ impl Evaluator {
             return Err(EvaluateError::Secret(function.to_owned()));
         }
         let wrong = || EvaluateError::Arguments(function.to_owned());
+        let too_long = || EvaluateError::TooLong(function.to_owned());
         let values = || arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<_>, _>>();
         let texts = || values()?.iter().map(text_of).collect::<Option<Vec<_>>>().ok_or_else(wrong);
         match name.as_str() {
             "format" => {
                 let texts = texts()?;
                 let (template, rest) = texts.split_first().ok_or_else(wrong)?;
-                format(template, rest).map(Value::from).ok_or_else(wrong)
+                let formatted = format(template, rest).ok_or_else(wrong)?;
+                if formatted.len() > MAX_TEXT_BYTES { Err(too_long()) } else { Ok(formatted.into()) }
             }
-            "concat" => Ok(texts()?.concat().into()),
+            "concat" => {
+                let joined = texts()?.concat();
+                if joined.len() > MAX_TEXT_BYTES { Err(too_long()) } else { Ok(joined.into()) }
+            }
             "split" => match texts()?.as_slice() {
                 [text, separator] => Ok(text.split(separator).collect()),
                 _ => Err(wrong()),
@@ -106,8 +130,11 @@ impl Evaluator {
                 [Value::Array(items)] => items.last().cloned().ok_or_else(wrong),
                 _ => Err(wrong()),
             },
-            "tolower" => Ok(texts()?.concat().to_lowercase().into()),
-            "tenant" => Ok(json!({"id": "tenant()", "tenantId": TENANT})),
+            "tolower" => match texts()?.as_slice() {
+                [text] => Ok(text.to_lowercase().into()),
+                _ => Err(wrong()),
+            },
+            "tenant" => Ok(json!({"tenantId": TENANT})),
             "reference" => {
                 let texts = texts()?;
                 self.reference(texts.first().ok_or_else(wrong)?)
@@ -149,8 +176,6 @@ impl Evaluator {
             ["microsoft.web", "sites", _] => json!({"defaultHostName": format!("{name}.azurewebsites.net")}),
             _ => return Err(unknown()),
         };
-        let mut properties = properties;
-        properties["id"] = json!(id);
         Ok(properties)
     }
 }
@@ -163,11 +188,14 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// .NET's composite formatting, without widths and formats: `{0}`, and `{{`, `}}` for brackets.
+/// .NET's composite formatting, without widths and formats: `{0}`, and `{{`, `}}` for brackets. It goes on only until the result is
+/// longer than what is taken.
 fn format(template: &str, values: &[String]) -> Option<String> {
     let mut formatted = String::new();
     let mut rest = template;
-    while let Some(at) = rest.find(['{', '}']) {
+    while let Some(at) = rest.find(['{', '}'])
+        && formatted.len() <= MAX_TEXT_BYTES
+    {
         formatted.push_str(&rest[..at]);
         let bracket = &rest[at..=at];
         rest = &rest[at + 1..];
@@ -224,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_function_makes_is_bounded() {
+        let five_thousand = format!("format('{}', 'x')", "{0}".repeat(5000));
+        assert!(evaluator().text(&format!("[{five_thousand}]")).is_ok_and(|text| text.len() == 5000));
+        let squared = format!("[format('{}', {five_thousand})]", "{0}".repeat(2000));
+        assert_eq!(evaluator().text(&squared), Err(EvaluateError::TooLong("format".into())));
+        let ids = vec![format!("format('{}', '{}')", "{0}".repeat(100), "x".repeat(1000)); 2].join(",");
+        assert_eq!(evaluator().text(&format!("[concat({ids})]")), Err(EvaluateError::TooLong("concat".into())));
+    }
+
+    #[test]
     fn what_is_not_known_is_named() {
         for (value, told) in [
             ("[uniqueString('x')]", "the function uniqueString() is not known"),
@@ -234,6 +272,16 @@ mod tests {
             ("[format('{1}', 'x')]", "format() cannot take"),
             ("[format('{x', 'x')]", "format() cannot take"),
             ("[tenant()]", "text() cannot take"),
+            (
+                "[reference('/x/providers/Microsoft.Web/sites/a').id]",
+                "id of /x/providers/Microsoft.Web/sites/a is not known",
+            ),
+            (
+                "[reference('/x/providers/Microsoft.Storage/storageAccounts/a').primaryEndpoints.x]",
+                "x of /x/providers/Microsoft.Storage",
+            ),
+            ("[tenant().id]", "id of tenant() is not known"),
+            ("[toLower('a', 'b')]", "toLower() cannot take"),
             ("[f(]", "is no expression"),
         ] {
             let error = evaluator().text(value).expect_err(value).to_string();

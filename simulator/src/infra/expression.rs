@@ -11,6 +11,8 @@ use winnow::token::{take_till, take_while};
 const MAX_BYTES: usize = 24_576;
 /// How deep brackets may be nested: far beyond any real template, and no strain on the stack.
 const MAX_DEPTH: usize = 32;
+/// The longest chain of members, as in `reference(…).a.b`: each is a level of the expression too.
+const MAX_MEMBERS: usize = 8;
 
 /// A parsed expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +47,14 @@ impl Expression {
     }
 }
 
-/// The deepest nesting of brackets; those in texts count too, which does no harm.
+/// The deepest nesting of brackets outside of texts. (Two quotes that stand for one in a text end it and begin it again.)
 fn depth(text: &str) -> usize {
-    let (mut open, mut deepest) = (0_usize, 0);
+    let (mut open, mut deepest, mut quoted) = (0_usize, 0, false);
     for character in text.chars() {
         match character {
-            '(' | '[' => open += 1,
-            ')' | ']' => open = open.saturating_sub(1),
+            '\'' => quoted = !quoted,
+            '(' | '[' if !quoted => open += 1,
+            ')' | ']' if !quoted => open = open.saturating_sub(1),
             _ => {}
         }
         deepest = deepest.max(open);
@@ -66,7 +69,7 @@ fn padded_expression(input: &mut &str) -> Result<Expression> {
 fn expression(input: &mut &str) -> Result<Expression> {
     let first = alt((text.map(Expression::Text), integer, call, fail)).parse_next(input)?;
     let member = alt((preceded('.', name).map(str::to_owned), delimited('[', text, ']')));
-    let members: Vec<String> = repeat(0.., member).parse_next(input)?;
+    let members: Vec<String> = repeat(0..=MAX_MEMBERS, member).parse_next(input)?;
     Ok(members.into_iter().fold(first, |object, name| Expression::Member(Box::new(object), name)))
 }
 
@@ -132,12 +135,26 @@ mod tests {
     }
 
     #[test]
+    fn brackets_in_texts_are_no_nesting() {
+        let value = format!("['{}']", "(".repeat(100));
+        assert_eq!(Expression::read(&value), Ok(text(&"(".repeat(100))));
+    }
+
+    #[test]
     fn what_cannot_be_read_is_said_and_bounded() {
         let deep = format!("[{}'x'{}]", "f(".repeat(100), ")".repeat(100));
+        let hidden = format!("[{}'x'{}]", "f(')',".repeat(3000), ")".repeat(3000));
+        let escaped = format!("[{}'x'{}]", "f(''')',".repeat(2300), ")".repeat(2300));
+        let chain = format!("[f(){}]", ".a".repeat(12_000));
+        let indices = format!("[f(){}]", "['a']".repeat(4000));
         let long = format!("['{}']", "x".repeat(MAX_BYTES));
-        for value in
-            ["[]", "[f(]", "[f('x]", "[f() g()]", "[f(,)]", "[99999999999999999999]", deep.as_str(), long.as_str()]
-        {
+        let bounded = [deep, hidden, escaped, chain, indices, long];
+        assert!(
+            bounded[..5].iter().all(|value| value.len() < MAX_BYTES),
+            "their length alone must not be what is refused"
+        );
+        let broken = ["[]", "[f(]", "[f('x]", "[f() g()]", "[f(,)]", "[99999999999999999999]"];
+        for value in broken.into_iter().chain(bounded.iter().map(String::as_str)) {
             let unreadable = Expression::read(value).expect_err("it is no expression").to_string();
             assert!(unreadable.len() < 300, "{unreadable}");
         }

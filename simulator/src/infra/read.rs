@@ -103,7 +103,7 @@ struct EventHubEndpoint {
     identity: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RouteProperties {
     #[serde(default)]
@@ -154,7 +154,7 @@ impl Reading {
         }
         let sku: SkuProperties = resource.part(&resource.sku)?;
         let size: Sku = sku.name.parse().map_err(|_| resource.wrong(format!("the size {} is not known", sku.name)))?;
-        let policies = properties.authorization_policies.iter().map(|policy| policy_of(resource, policy));
+        let policies = properties.authorization_policies.iter().map(|policy| self.policy(resource, policy));
         let own = self.identities_of(resource)?;
         let mut routes = Vec::new();
         for route in properties.routing.routes.iter().filter(|route| route.is_enabled) {
@@ -173,6 +173,16 @@ impl Reading {
         })
     }
 
+    fn policy(&self, resource: &Resource, policy: &PolicyProperties) -> Result<AccessPolicy, InfraError> {
+        let name = self.text(resource, &policy.key_name)?;
+        let rights = self.text(resource, &policy.rights)?;
+        let rights: BTreeSet<String> = rights.split(',').map(|right| right.trim().to_owned()).collect();
+        match rights.iter().find(|right| !RIGHTS.contains(&right.as_str())) {
+            Some(right) => Err(resource.wrong(format!("policy {name}: the right {right} is not known"))),
+            None => Ok(AccessPolicy { name, rights }),
+        }
+    }
+
     fn route(
         &self,
         resource: &Resource,
@@ -182,19 +192,26 @@ impl Reading {
         own: &[ManagedIdentity],
         namespace: &EventHubs,
     ) -> Result<HubRoute, InfraError> {
-        let RouteProperties { name, condition, .. } = route.clone();
-        let source = match route.source.as_str() {
+        let name = self.text(resource, &route.name)?;
+        let condition = self.text(resource, &route.condition)?;
+        let source = match self.text(resource, &route.source)?.as_str() {
             "DeviceMessages" => RouteSource::DeviceMessages,
             "DeviceLifecycleEvents" => RouteSource::DeviceLifecycleEvents,
             "TwinChangeEvents" => RouteSource::TwinChangeEvents,
             other => return Err(resource.wrong(format!("route {name}: the source {other} is not simulated"))),
         };
+        let endpoint = self.text(resource, endpoint)?;
         if endpoint == BUILT_IN {
             return Ok(HubRoute { name, source, condition, event_hub: None, sender: None });
         }
         let wrong = |why: String| resource.wrong(format!("endpoint {endpoint}: {why}"));
-        let endpoint = endpoints.event_hubs.iter().find(|one| one.name == endpoint);
-        let endpoint = endpoint.ok_or_else(|| wrong("it is no Event Hub of the hub's routing".to_owned()))?;
+        let mut found = None;
+        for one in &endpoints.event_hubs {
+            if self.text(resource, &one.name)? == endpoint {
+                found = Some(one);
+            }
+        }
+        let endpoint = found.ok_or_else(|| wrong("it is no Event Hub of the hub's routing".to_owned()))?;
         let host = self.text(resource, &endpoint.endpoint_uri)?;
         if !host.trim_start_matches("sb://").trim_end_matches('/').eq_ignore_ascii_case(&namespace.host_name) {
             return Err(wrong(format!("{host} is not the namespace {}", namespace.host_name)));
@@ -208,7 +225,7 @@ impl Reading {
         if !own.contains(&identity) {
             return Err(wrong(format!("the hub does not have the identity {}", identity.resource_id)));
         }
-        let event_hub = Some(endpoint.entity_path.clone());
+        let event_hub = Some(self.text(resource, &endpoint.entity_path)?);
         Ok(HubRoute { name, source, condition, event_hub, sender: Some(identity.principal_id) })
     }
 
@@ -231,7 +248,7 @@ impl Reading {
         Ok(EventHubs {
             resource_id: resource.id.clone(),
             host_name: format!("{}.servicebus.windows.net", resource.name),
-            takes_keys: !resource.properties["disableLocalAuth"].as_bool().unwrap_or(false),
+            takes_keys: !resource.flag("disableLocalAuth")?,
             event_hubs,
         })
     }
@@ -248,6 +265,10 @@ impl Reading {
             for (name, value) in given {
                 settings.insert(name, self.text(config, &value)?);
             }
+        }
+        let inner = &resource.properties["siteConfig"]["appSettings"];
+        if !inner.is_null() && inner.as_array().is_none_or(|settings| !settings.is_empty()) {
+            return Err(resource.wrong("siteConfig.appSettings is not simulated: use a resource config/appsettings"));
         }
         let identities = self.identities_of(resource)?;
         let reader = resource.properties["keyVaultReferenceIdentity"].as_str();
@@ -267,6 +288,13 @@ impl Reading {
             let value = secret_value(value).ok_or_else(|| {
                 resource.wrong("the value is neither a parameter nor the primaryKey of a policy of the hub")
             })?;
+            let vaults = self.snapshot.of("Microsoft.KeyVault/vaults");
+            let vault = vaults.into_iter().find(|vault| vault.id.eq_ignore_ascii_case(vault_id));
+            let vault = vault
+                .ok_or_else(|| resource.wrong("its vault is not in the snapshot: who may read it is not known"))?;
+            if !vault.flag("enableRbacAuthorization")? {
+                return Err(vault.wrong("access policies of vaults are not simulated: set enableRbacAuthorization"));
+            }
             Ok(Secret { vault_id: vault_id.to_owned(), name: name.to_owned(), value })
         };
         self.snapshot.of("Microsoft.KeyVault/vaults/secrets").map(secret).collect()
@@ -282,6 +310,9 @@ impl Reading {
             description: String,
         }
         let assigned = |resource: &Resource| {
+            if !resource.properties["condition"].is_null() {
+                return Err(resource.wrong("conditions of role assignments are not simulated"));
+            }
             let properties: Properties = resource.part(&resource.properties)?;
             let definition = self.text(resource, &properties.role_definition_id)?;
             let role = Role::find(&definition).ok_or_else(|| {
@@ -310,14 +341,6 @@ impl Reading {
         }
         let at = resource.id.to_ascii_lowercase().rfind(PROVIDER);
         at.map(|at| resource.id[..at].to_owned()).ok_or_else(|| resource.wrong("its id does not say what it is for"))
-    }
-}
-
-fn policy_of(resource: &Resource, policy: &PolicyProperties) -> Result<AccessPolicy, InfraError> {
-    let rights: BTreeSet<String> = policy.rights.split(',').map(|right| right.trim().to_owned()).collect();
-    match rights.iter().find(|right| !RIGHTS.contains(&right.as_str())) {
-        Some(right) => Err(resource.wrong(format!("policy {}: the right {right} is not known", policy.key_name))),
-        None => Ok(AccessPolicy { name: policy.key_name.clone(), rights }),
     }
 }
 

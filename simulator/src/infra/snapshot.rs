@@ -79,6 +79,15 @@ impl Resource {
         InfraError::Resource { resource: self.id.clone(), why: why.into() }
     }
 
+    /// A switch of its properties; off if it is not there.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, InfraError> {
+        match &self.properties[name] {
+            Value::Null => Ok(false),
+            Value::Bool(is_on) => Ok(*is_on),
+            other => Err(self.wrong(format!("{name} is {other}, which is neither true nor false"))),
+        }
+    }
+
     /// A part of it in the form that the simulator expects.
     pub(super) fn part<T: serde::de::DeserializeOwned>(&self, part: &Value) -> Result<T, InfraError> {
         serde_json::from_value(part.clone()).map_err(|error| self.wrong(error.to_string()))

@@ -14,8 +14,8 @@ fn infra() -> Infra {
     Infra::read(&snapshot("default")).expect("the default snapshot is read")
 }
 
-/// The default snapshot with the resources of a type changed; why it is refused.
-fn refused(kind: &str, change: impl Fn(&mut Value)) -> String {
+/// The default snapshot with the resources of a type changed.
+fn changed(kind: &str, change: impl Fn(&mut Value)) -> Result<Infra, InfraError> {
     let text = std::fs::read(snapshot("default")).expect("it is committed");
     let mut document: Value = serde_json::from_slice(&text).expect("it is JSON");
     for resource in document["predictedResources"].as_array_mut().expect("a list") {
@@ -25,7 +25,12 @@ fn refused(kind: &str, change: impl Fn(&mut Value)) -> String {
     }
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), document.to_string()).expect("it can be written");
-    Infra::read(file.path()).expect_err("it was spoilt").to_string()
+    Infra::read(file.path())
+}
+
+/// Why it is refused then.
+fn refused(kind: &str, change: impl Fn(&mut Value)) -> String {
+    changed(kind, change).expect_err("it was spoilt").to_string()
 }
 
 #[test]
@@ -148,8 +153,52 @@ fn what_the_simulator_does_not_know_is_refused_with_its_name() {
             "neither a parameter nor the primaryKey",
         ),
         (refused("Microsoft.Web/sites", |site| site["identity"] = json!({})), "none of the app's identities"),
+        (
+            refused("Microsoft.Web/sites", |site| {
+                site["properties"]["siteConfig"]["appSettings"] = json!([{"name": "A", "value": "b"}])
+            }),
+            "siteConfig.appSettings is not simulated",
+        ),
+        (
+            refused("Microsoft.EventHub/namespaces", |one| {
+                one["properties"]["disableLocalAuth"] = json!("[parameters('x')]")
+            }),
+            "disableLocalAuth is \"[parameters('x')]\", which is neither true nor false",
+        ),
+        (
+            refused(HUB, |hub| hub["properties"]["disableLocalAuth"] = json!("[parameters('x')]")),
+            "invalid type: string",
+        ),
+        (
+            refused(ROLE, |role| role["properties"]["condition"] = json!("@Resource[…]")),
+            "conditions of role assignments are not simulated",
+        ),
+        (
+            refused("Microsoft.KeyVault/vaults", |vault| vault["properties"]["enableRbacAuthorization"] = json!(false)),
+            "set enableRbacAuthorization",
+        ),
+        (refused("Microsoft.KeyVault/vaults", |vault| vault["type"] = json!("x")), "its vault is not in the snapshot"),
     ] {
         assert!(error.contains(told), "{told} in {error}");
     }
     assert!(Infra::read(Path::new("/nowhere.json")).expect_err("no file").to_string().contains("/nowhere.json"));
+}
+
+#[test]
+fn expressions_in_names_of_a_hub_are_evaluated() {
+    let written = changed("Microsoft.Devices/IotHubs", |hub| {
+        let properties = &mut hub["properties"];
+        properties["authorizationPolicies"][0]["keyName"] = json!("[format('tts-{0}', 'iot-hub')]");
+        let routing = &mut properties["routing"];
+        routing["endpoints"]["eventHubs"][0]["entityPath"] = json!("[concat('stack', '-events')]");
+        routing["endpoints"]["eventHubs"][0]["name"] = json!("[concat('to', '-stack')]");
+        for number in 0..2 {
+            routing["routes"][number]["endpointNames"] = json!(["to-stack"]);
+            routing["routes"][number]["name"] = json!(format!("[concat('route-', {number})]"));
+        }
+    });
+    let hub = written.expect("it is read").hub;
+    assert_eq!(hub.policies[0].name, "tts-iot-hub");
+    let routes: Vec<_> = hub.routes.iter().map(|route| (route.name.as_str(), route.event_hub.as_deref())).collect();
+    assert_eq!(routes, [("route-0", Some("stack-events")), ("route-1", Some("stack-events"))]);
 }

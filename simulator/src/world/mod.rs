@@ -216,7 +216,6 @@ impl World {
             rights: stack_rights,
             faults: faults.clone(),
             happenings: happenings.clone(),
-            ..StackOptions::default()
         })
         .await?;
         let identity_endpoint = match &options.infra {

@@ -7,6 +7,10 @@ use crate::testing::{Linkage, elf, program};
 const HOST: &[u8] = br#"{"customHandler": {"description": {"defaultExecutablePath": "bin/app"}}}"#;
 const VERSION: &str = "1.2.3";
 
+fn verify(zip: &[u8], version: &str) -> Result<Verified> {
+    super::verify(zip, version, &BTreeSet::from(["F".to_owned()]))
+}
+
 /// A zip of these files with these modes.
 fn zip(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(vec![]));
@@ -41,6 +45,15 @@ fn each_fault_of_a_package_is_found_and_named() {
         (vec![function, ("./bin/app", &good, 0o755), host], "bin/app: host.json starts it"),
         (vec![function, ("bin/app", &good, 0o755), host, ("notes.txt", b"", 0o644)], "notes.txt"),
         (vec![function, ("bin/app", &good, 0o755)], "no host.json"),
+        (
+            vec![function, ("G/function.json", b"{}", 0o644), ("bin/app", &good, 0o755), host],
+            "its functions are F, G, not F",
+        ),
+        (vec![("G/function.json", b"{}", 0o644), ("bin/app", &good, 0o755), host], "its functions are G, not F"),
+        (
+            vec![("F/function.json", b"[]", 0o644), ("bin/app", &good, 0o755), host],
+            "F/function.json: read it as a JSON object",
+        ),
         (vec![function, ("bin/app", &dynamic, 0o755), host], "bin/app: it asks for a dynamic linker"),
         (vec![function, ("bin/app", b"#!/bin/sh\n", 0o755), host], "bin/app: read it as a 64-bit ELF"),
         (
