@@ -18,6 +18,8 @@ use crate::faults::{Action, MAX_DELAY_MS, Rule, Stage};
 use crate::happenings::Happenings;
 
 const GROUP: &str = "hub/ConsumerGroups/$Default/Partitions/0";
+/// The key of a policy of the hub.
+const HUB_KEY: &str = "aHVi";
 const OLDEST: &str = "amqp.annotation.x-opt-offset > '-1'";
 
 fn epoch(epoch: i64) -> Fields {
@@ -146,9 +148,12 @@ async fn guarded() -> AmqpServer {
         assignment("a638d3c7-ab3a-418d-83e6-5f17a39d4fde", "/ns/eventhubs/other"),
     ];
     let access = Access::by_roles("/ns", assignments.into(), Happenings::default());
-    let namespace = Namespace::new(&[("hub", 1), ("other", 1)]).guarded_by(access, false);
-    let policies = vec![SasPolicy { name: "policy".to_owned(), key: KEY.to_owned() }];
-    let options = AmqpOptions { policies, ..AmqpOptions::new("127.0.0.1:0".parse().expect("an address")) };
+    let namespace = Namespace::new(&[("hub", 1), ("other", 1)]).with_built_in_endpoint("built-in", 1);
+    let namespace = namespace.guarded_by(access, false);
+    let policy = |key: &str| vec![SasPolicy { name: "policy".to_owned(), key: key.to_owned() }];
+    let (policies, hub_policies) = (policy(KEY), policy(HUB_KEY));
+    let options =
+        AmqpOptions { policies, hub_policies, ..AmqpOptions::new("127.0.0.1:0".parse().expect("an address")) };
     AmqpServer::start(options, namespace).await.expect("a free port")
 }
 
@@ -195,4 +200,23 @@ async fn a_namespace_without_local_authentication_takes_no_key() {
     assert_eq!(client.put_token(&token("sb://any/hub", KEY), "amqps://any/hub").await, 401);
     let plain = SaslProfile::Plain { username: "policy".to_owned(), password: KEY.to_owned() };
     assert!(Client::open_with(&server, Some(plain)).await.is_none());
+}
+
+#[tokio::test]
+async fn the_built_in_endpoint_is_open_to_policies_of_the_hub_and_to_nobody_else() {
+    let server = guarded().await;
+    let mut client = Client::open(&server).await;
+    assert_eq!(client.put_token(&token("sb://any/hub", HUB_KEY), "amqps://any/hub").await, 401, "another Event Hub");
+    assert_eq!(client.put_token(&token("sb://any/built-in", KEY), "amqps://any/built-in").await, 401, "another key");
+    let bearer = server.broker.entra.mint(EVENT_HUBS, "bridge", Duration::hours(1)).expect("a token");
+    assert_eq!(client.put_token(&bearer, "amqps://any/built-in").await, 202, "who it is is known");
+    assert_eq!(client.read_management("built-in").await, 401, "but no identity is let in");
+    assert_eq!(client.put_token(&token("sb://any/built-in", HUB_KEY), "amqps://any/built-in").await, 202);
+    let group = GROUP.replace("hub/", "built-in/");
+    client.reader("r", &group, OLDEST, 1, None).await.expect("a policy of the hub may read");
+
+    let plain = SaslProfile::Plain { username: "policy".to_owned(), password: HUB_KEY.to_owned() };
+    let mut client = Client::open_with(&server, Some(plain)).await.expect("let in");
+    assert_eq!(client.read_management("built-in").await, 200);
+    assert_eq!(client.read_management("hub").await, 401, "nothing but the endpoint");
 }
