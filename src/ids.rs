@@ -68,7 +68,7 @@ macro_rules! stack_id {
 }
 
 stack_id!(
-    /// The id of an end device: the same in The Things Stack and in IoT Hub.
+    /// The id of an end device in The Things Stack; in IoT Hub it stands behind the [`DevicePrefix`], if there is one.
     ///
     /// Every id of The Things Stack is a valid IoT Hub device id and needs no escaping in a topic, a URL or a SAS resource.
     DeviceId,
@@ -79,6 +79,54 @@ stack_id!(
     ApplicationId,
     "application id"
 );
+stack_id!(
+    /// The id of a webhook of The Things Stack.
+    WebhookId,
+    "webhook id"
+);
+
+/// What stands before the id of an end device in the id of its identity in IoT Hub; nothing, or such as `lorawan-`.
+///
+/// A policy with DeviceConnect can speak as any device of a hub. With a prefix the bridge speaks as identities with it only, so
+/// that nobody who can create an end device in The Things Stack can speak as a device of another kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DevicePrefix(String);
+
+impl DevicePrefix {
+    /// Longest prefix: with the longest id behind it, 36, it stays below the 128 characters of an IoT Hub device id.
+    const MAX_CHARS: usize = 64;
+
+    /// Parses the prefix. Its characters need no escaping in a topic, a URL or a SAS resource.
+    ///
+    /// # Errors
+    /// If it is longer than 64 characters, or has others than a-z, 0-9, `-`, `_` and `.`.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+        if text.len() <= Self::MAX_CHARS && text.bytes().all(is_plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidId::new("prefix of device ids", "64 characters of a-z, 0-9, `-`, `_` and `.` at most", text))
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The id of an end device's identity in IoT Hub.
+    #[must_use]
+    pub fn identity_of(&self, id: &DeviceId) -> String {
+        format!("{}{id}", self.0)
+    }
+
+    /// The part of an identity's id behind the prefix; `None` if it has another one: such a device is none of ours.
+    #[must_use]
+    pub fn strip<'a>(&self, identity: &'a str) -> Option<&'a str> {
+        identity.strip_prefix(&self.0)
+    }
+}
 
 /// A DevEUI or JoinEUI: 8 bytes, printed as 16 upper-case hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,6 +176,26 @@ mod tests {
         let too_long = "a".repeat(37);
         for bad in ["", "ab", "a-b", "-abc", "abc-", "a--bc", "Abc", "a.bc", "a/bc", "a bc", &too_long] {
             assert!(DeviceId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_stands_before_ids_and_is_found_there_only() {
+        let longest = "p".repeat(64);
+        for good in ["", "lorawan-", "site_7.", "0", &longest] {
+            let prefix = DevicePrefix::parse(good).expect(good);
+            let id = DeviceId::parse("probe-1").expect("valid");
+            let identity = prefix.identity_of(&id);
+            assert_eq!(identity, format!("{good}probe-1"));
+            assert_eq!(prefix.strip(&identity), Some("probe-1"));
+        }
+        let prefix = DevicePrefix::parse("lorawan-").expect("valid");
+        for foreign in ["probe-1", "Lorawan-probe-1", "lorawan", "x-lorawan-probe-1", ""] {
+            assert_eq!(prefix.strip(foreign), None, "{foreign}");
+        }
+        let too_long = "p".repeat(65);
+        for bad in ["LoRa-", "a/", "a b", "a%", "a#", "a+", "ä", "a\n", &too_long] {
+            assert!(DevicePrefix::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,10 +1,13 @@
 //! Arguments and settings in; one of the commands out; nothing else.
 
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::Parser as _;
 use tokio::net::TcpListener;
+use tts_iot_hub::cli::{self, Cli, Command, Failure};
 use tts_iot_hub::config::Config;
 use tts_iot_hub::event_hub_forwarder::EventHubForwarder;
 use tts_iot_hub::event_hubs::EventHubs;
@@ -16,80 +19,74 @@ use tts_iot_hub::stack::Stack;
 use tts_iot_hub::uplink_delivery::UplinkDelivery;
 use tts_iot_hub::uplink_ingress::UplinkIngress;
 
-const USAGE: &str = "\
-usage: tts-iot-hub <command>
-
-  serve      answer the Azure Functions host (it starts this command itself)
-  settings   print the table of app settings
-  version    print the version
-
-All settings come from the environment; README.md explains them.";
-
 /// Exit status for settings or arguments that must be mended; never 0, which some hosts take for a wish to stay down.
 const EXIT_USAGE: u8 = 2;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next()) {
-        (Some("serve"), None) => report(serve()),
-        (Some("settings"), None) => {
-            print_settings();
-            ExitCode::SUCCESS
+    let done = match Cli::parse().command {
+        Command::Serve => serve(),
+        Command::Settings => print_settings().map_err(Failure::from),
+        Command::Version => {
+            writeln!(io::stdout(), "{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")).map_err(Failure::from)
         }
-        (Some("version" | "--version" | "-V"), None) => {
-            println!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        (Some("help" | "--help" | "-h"), None) => {
-            println!("{USAGE}");
-            ExitCode::SUCCESS
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        Command::Webhook(command) => webhook(&command),
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    // Whether anyone reads it or not, the status tells.
+    let _ = writeln!(io::stderr(), "tts-iot-hub: {error}");
+    match error {
+        Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
+        Failure::Failed(_) => ExitCode::FAILURE,
     }
 }
 
-fn report(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tts-iot-hub: {error}");
-            ExitCode::from(EXIT_USAGE)
-        }
-    }
+#[tokio::main(flavor = "current_thread")]
+async fn webhook(command: &cli::webhook::Command) -> Result<(), Failure> {
+    cli::webhook::run(command, vars(), &mut io::stdout().lock()).await
 }
 
-fn print_settings() {
-    println!("| Setting | Default | Meaning |\n|---|---|---|");
+fn print_settings() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "| Setting | Default | Meaning |\n|---|---|---|")?;
     for (name, default, meaning) in tts_iot_hub::config::SETTINGS {
-        println!("| `{name}` | {default} | {meaning} |");
+        writeln!(out, "| `{name}` | {default} | {meaning} |")?;
     }
+    Ok(())
+}
+
+/// The variables of the process. Those that are not UTF-8 are none of ours.
+fn vars() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn serve() -> Result<(), Failure> {
-    // Variables that are not UTF-8 are none of ours.
-    let vars =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = Config::from_vars(vars)?;
-    observability::start(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = Config::from_vars(vars()).map_err(usage)?;
+    observability::start(&config.log).map_err(usage)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(run(config))
+}
+
+/// Settings must be mended.
+fn usage(error: impl Into<Error>) -> Failure {
+    Failure::Usage(error.into().to_string())
+}
+
+fn failed(error: impl Into<Error>) -> Failure {
+    Failure::Failed(error.into().to_string())
 }
 
 /// Wires the clients to the flows and the flows to the host.
 async fn run(config: Config) -> Result<(), Failure> {
     let address = (Ipv4Addr::LOCALHOST, config.port);
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        format!("listen on 127.0.0.1:{}, where the Functions host expects the handler: {error}", config.port)
+        failed(format!("listen on 127.0.0.1:{}, where the Functions host expects the handler: {error}", config.port))
     })?;
     let (stack_config, uplink) = (&config.stack, &config.uplink);
-    let hub = IotHub::new(&config.hub, &stack_config.application_id)?;
-    let stack = Arc::new(Stack::new(stack_config)?);
-    let event_hubs = Arc::new(EventHubs::new(&config.event_hubs)?);
+    let hub = IotHub::new(&config.hub, &stack_config.application_id).map_err(usage)?;
+    let stack = Arc::new(Stack::new(stack_config).map_err(usage)?);
+    let event_hubs = Arc::new(EventHubs::new(&config.event_hubs).map_err(usage)?);
     let share = |share| Arc::new(hub.with_share(share));
     let delivery = |flow| Arc::new(UplinkDelivery::new(share(flow), uplink));
 
@@ -106,8 +103,13 @@ async fn run(config: Config) -> Result<(), Failure> {
         uplink.clone(),
         config.event_hubs.parked_max_attempts,
     );
-    let forwarder =
-        EventHubForwarder::new(stack_config, stack, share(Share::EventHubForwarder), Arc::clone(&event_hubs));
+    let forwarder = EventHubForwarder::new(
+        stack_config,
+        config.hub.device_prefix.clone(),
+        stack,
+        share(Share::EventHubForwarder),
+        Arc::clone(&event_hubs),
+    );
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), port = config.port, hub = %config.hub.hostname, application = %stack_config.application_id, "serving");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -118,11 +120,11 @@ async fn run(config: Config) -> Result<(), Failure> {
         .serve(listener, async { drop(stopped.await) });
     tokio::pin!(functions);
     tokio::select! {
-        served = &mut functions => served?,
+        served = &mut functions => served.map_err(failed)?,
         signal = shutdown_signal() => {
-            signal?;
+            signal.map_err(failed)?;
             drop(stop);
-            functions.await?;
+            functions.await.map_err(failed)?;
         }
     }
     hub.close().await;

@@ -1,11 +1,14 @@
 //! Records of what happens: to stdout, one line each, because the Functions host files stdout as information and stderr as errors.
+//!
+//! As JSON a record is one flat object: `level`, `message`, its fields, `target`. The message is the key by which the queries
+//! in `infra/monitoring` find it, so it names a kind of event and holds no value. `tests/it/records.rs` holds both together.
 
 use std::io::{self, Write};
 
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// What is recorded of libraries: warnings, but not those of the Event Hubs client, which print whole backtraces.
 /// What goes wrong there is told by our own records.
@@ -37,15 +40,38 @@ impl Filter {
     }
 }
 
+/// How a record is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For queries.
+    Json,
+}
+
+/// What is recorded, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recording {
+    /// What is recorded.
+    pub filter: Filter,
+    /// How it is written.
+    pub format: Format,
+}
+
 /// Starts recording.
 ///
 /// # Errors
 /// If recording was started before.
-pub fn start(filter: &Filter) -> Result<(), TryInitError> {
+pub fn start(recording: &Recording) -> Result<(), TryInitError> {
     // Without colours and without a time: the host adds its own time, and a line is one record.
     let lines =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_writer(|| OneLine(std::io::stdout()));
-    tracing_subscriber::registry().with(EnvFilter::new(&filter.0)).with(lines).try_init()
+    let lines = match recording.format {
+        Format::Text => lines.boxed(),
+        Format::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    };
+    tracing_subscriber::registry().with(EnvFilter::new(&recording.filter.0)).with(lines).try_init()
 }
 
 /// Keeps a record on one line: the subscriber writes each record at once, and one that holds line breaks gets them escaped.

@@ -11,6 +11,14 @@ pub struct Fixture {
     pub body: &'static str,
 }
 
+impl Fixture {
+    /// The body as it is for devices of another application.
+    #[must_use]
+    pub fn of_application(&self, id: &str) -> String {
+        self.body.replace(r#""application_id": "greenhouse""#, &format!(r#""application_id": "{id}""#))
+    }
+}
+
 /// The file of this folder and name; its folder is its message type unless another is given.
 macro_rules! fixture {
     ($folder:literal, $name:literal) => {
@@ -124,6 +132,14 @@ mod tests {
             assert_eq!(keys, [fixture.kind], "{}", fixture.name);
             assert!(message["end_device_ids"]["device_id"].is_string(), "{}", fixture.name);
             assert!(message["received_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{}", fixture.name);
+        }
+    }
+
+    #[test]
+    fn each_fixture_can_be_of_another_application() {
+        for fixture in webhooks().into_iter().chain(nasty()) {
+            let message: Value = serde_json::from_str(&fixture.of_application("other")).expect(fixture.name);
+            assert_eq!(message["end_device_ids"]["application_ids"]["application_id"], "other", "{}", fixture.name);
         }
     }
 

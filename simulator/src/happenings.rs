@@ -44,6 +44,8 @@ pub enum Kind {
     DeadLetter,
     /// The handler's process or one of its invocations.
     Handler,
+    /// Someone lacks a right for what they asked.
+    Refused,
     /// Someone broke or mended something on purpose.
     Fault,
 }

@@ -10,6 +10,7 @@
 //! | [`stack`] | The Things Stack: registries, downlink queues, webhooks |
 //! | [`faults`] | what goes wrong on demand, at a named stage of an exchange |
 //! | [`tls`] | a throw-away certificate authority |
+//! | [`infra`] | what a template makes of Azure, from `bicep snapshot` |
 //! | [`world`] | all of them, wired together |
 //! | [`happenings`] | what happens in them, for whoever watches |
 //! | [`control`] | the control API and the local page |
@@ -27,6 +28,7 @@ pub mod faults;
 pub mod fixtures;
 pub mod functions_host;
 pub mod happenings;
+pub mod infra;
 pub mod iot_hub;
 pub mod run;
 pub mod service_client;

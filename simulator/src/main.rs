@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use simulator::demo;
 use simulator::event_hubs::RETAINED_BYTES;
 use simulator::iot_hub::{Sku, Tier};
-use simulator::world::{EventHubsOptions, Handler, Ports};
-use simulator::{demo, run};
+use simulator::run::{self, Bridge};
+use simulator::world::{EventHubsOptions, Ports};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -44,10 +45,13 @@ struct Run {
     /// Start everything but the handler; the Functions host waits for it on the port that the settings name.
     #[arg(long, conflicts_with = "handler")]
     no_handler: bool,
-    /// The handler to start; it is built if none is given.
-    #[arg(long, value_name = "PROGRAM")]
-    handler: Option<PathBuf>,
-    /// Limit the hub to the rates and the daily quota of this size: F1, S1, S2 or S3. Without it nothing is limited.
+    #[command(flatten)]
+    bridge: BridgeArgs,
+    /// Take this right, such as RIGHT_APPLICATION_SETTINGS_BASIC, from the API key of The Things Stack; may be given several times.
+    #[arg(long = "without-stack-right", value_name = "RIGHT")]
+    without_stack_rights: Vec<String>,
+    /// Limit the hub to the rates and the daily quota of this size: F1, S1, S2 or S3. Without it they are those of the
+    /// template's hub, and without a template nothing is limited.
     #[arg(long)]
     sku: Option<Sku>,
     /// How many units of that size.
@@ -94,7 +98,7 @@ impl From<PortArgs> for Ports {
 #[derive(Args)]
 struct EventHubsArgs {
     /// A consumer group that the Event Hubs have beside $Default; may be given several times.
-    #[arg(long = "consumer-group", value_name = "NAME")]
+    #[arg(long = "consumer-group", value_name = "NAME", conflicts_with = "infra")]
     consumer_groups: Vec<String>,
     /// How many MiB of events each partition keeps.
     #[arg(long, value_name = "MIB", default_value_t = RETAINED_BYTES / MIB)]
@@ -104,6 +108,26 @@ struct EventHubsArgs {
 impl From<EventHubsArgs> for EventHubsOptions {
     fn from(args: EventHubsArgs) -> Self {
         Self { consumer_groups: args.consumer_groups, retained_bytes: args.retention_mib.saturating_mul(MIB) }
+    }
+}
+
+#[derive(Args)]
+struct BridgeArgs {
+    /// Take host names, policies, routes, Event Hubs, roles and app settings from a template that `bicep snapshot` evaluated, and
+    /// let everyone do what that says and nothing else.
+    #[arg(long, value_name = "FILE")]
+    infra: Option<PathBuf>,
+    /// The unpacked package: a folder with host.json, the functions, and the executable that host.json names.
+    #[arg(long, value_name = "FOLDER")]
+    app: Option<PathBuf>,
+    /// The handler to start; that of the package if one is given, else it is built.
+    #[arg(long, value_name = "PROGRAM")]
+    handler: Option<PathBuf>,
+}
+
+impl From<BridgeArgs> for Bridge {
+    fn from(args: BridgeArgs) -> Self {
+        Self { infra: args.infra, app: args.app, handler: args.handler }
     }
 }
 
@@ -121,9 +145,8 @@ struct Demo {
     /// Stay up afterwards and print what to try next.
     #[arg(long, conflicts_with = "json")]
     keep: bool,
-    /// The handler to start; it is built if none is given.
-    #[arg(long, value_name = "PROGRAM")]
-    handler: Option<PathBuf>,
+    #[command(flatten)]
+    bridge: BridgeArgs,
 }
 
 fn main() -> ExitCode {
@@ -146,17 +169,14 @@ async fn start(command: Command) -> Result<bool, Box<dyn std::error::Error + Sen
     match command {
         Command::Run(args) => {
             let limits = args.sku.map(|sku| Tier::new(sku, args.units)).transpose()?;
-            let handler = match (args.no_handler, args.handler) {
-                (true, _) => Handler::ByHand,
-                (false, Some(program)) => Handler::Program(program),
-                (false, None) => Handler::Program(run::build_handler().await?),
-            };
             run::run(run::Options {
                 ports: args.ports.into(),
                 control_port: args.control_port,
                 event_hubs: args.event_hubs.into(),
-                handler,
+                bridge: args.bridge.into(),
+                by_hand: args.no_handler,
                 limits,
+                without_stack_rights: args.without_stack_rights,
                 env_file: args.env_file,
                 json: args.json,
             })
@@ -169,7 +189,7 @@ async fn start(command: Command) -> Result<bool, Box<dyn std::error::Error + Sen
                 uplinks: args.uplinks,
                 payloads: args.payloads,
                 keep: args.keep,
-                handler: args.handler,
+                bridge: args.bridge.into(),
             })
             .await
         }

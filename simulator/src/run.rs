@@ -13,6 +13,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::control::Control;
+use crate::infra::{Infra, InfraError};
 use crate::iot_hub::Tier;
 use crate::world::{EventHubsOptions, Handler, Ports, StartError, World, WorldOptions, find_app_root};
 
@@ -25,14 +26,59 @@ pub struct Options {
     pub control_port: u16,
     /// What the Event Hubs keep, and for whom.
     pub event_hubs: EventHubsOptions,
-    /// How the handler runs.
-    pub handler: Handler,
-    /// The limits of the hub's size; `None`: no limits.
+    /// What to run between the services.
+    pub bridge: Bridge,
+    /// Whether someone starts the handler by hand.
+    pub by_hand: bool,
+    /// The limits of the hub's size; `None`: those of the template's hub, and without a template none.
     pub limits: Option<Tier>,
+    /// Rights that the API key of The Things Stack lacks.
+    pub without_stack_rights: Vec<String>,
     /// Takes the handler's settings.
     pub env_file: Option<PathBuf>,
     /// Takes the description of the world.
     pub json: Option<PathBuf>,
+}
+
+/// What to run between the services. Without anything given: the project that this simulator belongs to, built first.
+#[derive(Clone, Debug, Default)]
+pub struct Bridge {
+    /// The evaluated template that says what Azure has.
+    pub infra: Option<PathBuf>,
+    /// The unpacked package.
+    pub app: Option<PathBuf>,
+    /// The program to start in place of the package's own.
+    pub handler: Option<PathBuf>,
+}
+
+impl Bridge {
+    /// What the template makes of Azure.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn infra(&self) -> Result<Option<Infra>, InfraError> {
+        self.infra.as_deref().map(Infra::read).transpose()
+    }
+
+    /// The folder with `host.json`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn app_root(&self) -> Result<PathBuf, StartError> {
+        self.app.clone().map_or_else(app_root, Ok)
+    }
+
+    /// What the Functions host starts.
+    ///
+    /// # Errors
+    /// If it must be built and that fails.
+    pub async fn handler(&self) -> Result<Handler, StartError> {
+        Ok(match (&self.handler, &self.app) {
+            (Some(program), _) => Handler::Program(program.clone()),
+            (None, Some(_)) => Handler::OfApp,
+            (None, None) => Handler::Program(build_handler().await?),
+        })
+    }
 }
 
 /// Mode of the files that keys are written to.
@@ -59,15 +105,23 @@ pub async fn run(options: Options) -> Result<(), StartError> {
 }
 
 async fn start(options: Options) -> Result<(Arc<World>, Control), StartError> {
-    let Options { ports, control_port, event_hubs, handler, limits, env_file, json } = options;
-    let by_hand = matches!(handler, Handler::ByHand);
+    let Options { ports, control_port, event_hubs, bridge, by_hand, limits, without_stack_rights, env_file, json } =
+        options;
+    let infra = bridge.infra()?;
+    let limits = match (&infra, limits) {
+        (Some(infra), None) => Some(infra.tier()?),
+        (_, given) => given,
+    };
+    let handler = if by_hand { Handler::ByHand } else { bridge.handler().await? };
     let world = World::start(WorldOptions {
         ports,
         event_hubs,
-        app_root: app_root()?,
+        infra,
+        app_root: bridge.app_root()?,
         handler,
         settings: BTreeMap::new(),
         limits,
+        without_stack_rights,
         log: Box::new(|line| eprintln!("{line}")),
     })
     .await?;

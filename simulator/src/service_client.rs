@@ -1,11 +1,12 @@
-//! What an operator's tool does against the service API of the hub: identities and twins, by SAS.
+//! What an operator's tool does against the service API of the hub: identities and twins, by a policy or as a person.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::entra::{Entra, IOT_HUBS};
 use crate::iot_hub::Policy;
-use crate::world::{HUB_HOST, StartError, World};
+use crate::world::{LOCAL_USER, StartError, World};
 
 /// The version of the service API that the current Swagger describes.
 const API_VERSION: &str = "2021-04-12";
@@ -18,8 +19,21 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ServiceClient {
     http: reqwest::Client,
     base: String,
-    policy: Policy,
+    hub_host: String,
+    credential: Credential,
 }
+
+/// By what right.
+#[derive(Clone, Debug)]
+enum Credential {
+    /// With the key of a policy.
+    Policy(Policy),
+    /// As a person with roles.
+    Person(Entra),
+}
+
+/// How long a token holds.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 impl ServiceClient {
     /// A client with the rights of this policy of the world's hub.
@@ -27,11 +41,36 @@ impl ServiceClient {
     /// # Errors
     /// If there is no such policy, or the certificate of the authority cannot be read.
     pub fn new(world: &World, policy: &str) -> Result<Self, StartError> {
+        let policy = world.policy(policy).ok_or("there is no such policy")?.clone();
+        Self::by(world, Credential::Policy(policy))
+    }
+
+    /// A client that may do all: by the policy `iothubowner`, or, where a template made the hub's policies, as [`LOCAL_USER`].
+    ///
+    /// # Errors
+    /// If the certificate of the authority cannot be read.
+    pub fn operator(world: &World) -> Result<Self, StartError> {
+        match world.policy("iothubowner") {
+            Some(policy) => Self::by(world, Credential::Policy(policy.clone())),
+            None => Self::by(world, Credential::Person(world.entra.clone())),
+        }
+    }
+
+    fn by(world: &World, credential: Credential) -> Result<Self, StartError> {
         let ca = reqwest::Certificate::from_pem(&std::fs::read(world.ca_file())?)?;
         let http = reqwest::Client::builder().tls_certs_only([ca]).timeout(TIMEOUT).build()?;
         let base = format!("https://localhost:{}", world.iot_hub.https_addr().port());
-        let policy = world.policy(policy).ok_or("there is no such policy")?.clone();
-        Ok(Self { http, base, policy })
+        Ok(Self { http, base, hub_host: world.hub_host().to_owned(), credential })
+    }
+
+    fn authorization(&self) -> Result<String, StartError> {
+        let expiry = SystemTime::now().duration_since(UNIX_EPOCH)? + TOKEN_LIFETIME;
+        Ok(match &self.credential {
+            Credential::Policy(policy) => policy.token(&self.hub_host, expiry.as_secs()),
+            Credential::Person(entra) => {
+                format!("Bearer {}", entra.mint(IOT_HUBS, LOCAL_USER, TOKEN_LIFETIME.try_into()?)?)
+            }
+        })
     }
 
     /// Creates an identity with these tags, as the portal does: identity first, tags in a second step.
@@ -86,10 +125,8 @@ impl ServiceClient {
         if_match: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Value, StartError> {
-        let expiry = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3600;
-        let token = self.policy.token(HUB_HOST, expiry);
         let url = format!("{}{path}?api-version={API_VERSION}", self.base);
-        let mut request = self.http.request(method.clone(), url).header("Authorization", token);
+        let mut request = self.http.request(method.clone(), url).header("Authorization", self.authorization()?);
         if let Some(etag) = if_match {
             request = request.header("If-Match", etag);
         }

@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretBox;
 
 use super::Reader;
+use super::reader::shown;
+use crate::ids::DevicePrefix;
 
 /// When the flight of a session leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct HubConfig {
     pub policy_key: std::sync::Arc<PolicyKey>,
     /// How the service API is reached.
     pub service_auth: ServiceAuth,
+    /// What stands before the ids of The Things Stack in those of the hub.
+    pub device_prefix: DevicePrefix,
     /// When the flight of a session leaves.
     pub pipeline: Pipeline,
     /// The tier.
@@ -88,6 +92,7 @@ impl HubConfig {
         let parts = parts(read);
         let gateway = gateway(read);
         let service_auth = service_auth(read);
+        let device_prefix = device_prefix(read);
         let mqtt_port = read.number("IOTHUB_MQTT_PORT", 1..=u16::MAX, 8883);
         let https_port = read.number("IOTHUB_HTTPS_PORT", 1..=u16::MAX, 443);
         let ca_file = read.optional("IOTHUB_CA_FILE").map(PathBuf::from);
@@ -110,6 +115,7 @@ impl HubConfig {
             policy_name: parts.policy_name,
             policy_key: std::sync::Arc::new(parts.policy_key),
             service_auth: service_auth?,
+            device_prefix: device_prefix?,
             pipeline: pipeline?,
             sku: sku?,
             units: units?,
@@ -188,4 +194,17 @@ fn service_auth(read: &mut Reader) -> Option<ServiceAuth> {
     let managed = read.choice("IOTHUB_CREDENTIAL", &[("managedidentity", true)], false)?;
     let client_id = read.optional("IOTHUB_CLIENT_ID");
     Some(if managed { ServiceAuth::ManagedIdentity { client_id } } else { ServiceAuth::Policy })
+}
+
+fn device_prefix(read: &mut Reader) -> Option<DevicePrefix> {
+    const NAME: &str = "DEVICE_ID_PREFIX";
+    let Some(text) = read.optional(NAME) else {
+        return (!read.is_given(NAME)).then(DevicePrefix::default);
+    };
+    let prefix = DevicePrefix::parse(&text);
+    if prefix.is_err() {
+        const WHAT: &str = "cannot stand before a device id: 64 characters of a-z, 0-9, `-`, `_` and `.` at most";
+        read.problem(NAME, format_args!("{} {WHAT}", shown(&text)));
+    }
+    prefix.ok()
 }

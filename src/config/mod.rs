@@ -2,21 +2,26 @@
 
 mod event_hubs;
 mod hub;
+mod loopback;
 mod problems;
 mod reader;
 mod stack;
 #[cfg(test)]
 mod tests;
 mod uplink;
+mod webhook_install;
 
+pub(crate) use event_hubs::PLAIN_PORT;
 pub use event_hubs::{EventHubsAuth, EventHubsConfig};
 pub use hub::{HubConfig, Pipeline, PolicyKey, ServiceAuth, Sku};
+pub(crate) use loopback::is_loopback;
 pub use problems::Problems;
 pub use reader::SETTINGS;
 pub use stack::{EventsTarget, StackConfig};
 pub use uplink::{TelemetryBody, UplinkConfig};
+pub use webhook_install::WebhookInstallConfig;
 
-use crate::observability::Filter;
+use crate::observability::{Filter, Format, Recording};
 use reader::Reader;
 
 /// Everything the bridge is told by its app settings.
@@ -32,8 +37,8 @@ pub struct Config {
     pub event_hubs: EventHubsConfig,
     /// What becomes of an uplink.
     pub uplink: UplinkConfig,
-    /// What is recorded.
-    pub log: Filter,
+    /// What is recorded, and how.
+    pub log: Recording,
 }
 
 impl Config {
@@ -48,14 +53,33 @@ impl Config {
         let hub = HubConfig::read(&mut read);
         let event_hubs = EventHubsConfig::read(&mut read);
         let uplink = UplinkConfig::read(&mut read);
-        let log = log(&mut read);
+        let log = recording(&mut read);
+        if let (Some(stack), Some(hub)) = (&stack, &hub) {
+            check_prefix(&mut read, stack, hub);
+        }
         read.finish(|| {
             Some(Self { port: port?, stack: stack?, hub: hub?, event_hubs: event_hubs?, uplink: uplink?, log: log? })
         })
     }
 }
 
-fn log(read: &mut Reader) -> Option<Filter> {
+/// The package itself connects to IoT Hub, under the ids of The Things Stack.
+fn check_prefix(read: &mut Reader, stack: &StackConfig, hub: &HubConfig) {
+    if stack.events_target == EventsTarget::Package && !hub.device_prefix.is_empty() {
+        read.problem(
+            "DEVICE_ID_PREFIX",
+            "cannot go with STACK_EVENTS_TARGET=package, whose package knows no prefix; leave one of them out",
+        );
+    }
+}
+
+fn recording(read: &mut Reader) -> Option<Recording> {
+    let filter = filter(read);
+    let format = read.choice("LOG_FORMAT", &[("text", Format::Text), ("json", Format::Json)], Format::default());
+    Some(Recording { filter: filter?, format: format? })
+}
+
+fn filter(read: &mut Reader) -> Option<Filter> {
     let Some(value) = read.optional("LOG_LEVEL") else { return Some(Filter::default()) };
     let filter = Filter::parse(&value);
     if filter.is_none() {

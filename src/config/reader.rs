@@ -50,6 +50,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     ("IOTHUB_CLIENT_ID", "system-assigned", "client id of the user-assigned identity for `IOTHUB_CREDENTIAL`"),
     (
+        "DEVICE_ID_PREFIX",
+        "none",
+        "what stands before the ids of The Things Stack in those of IoT Hub, such as `lorawan-`: on a hub that others use too, the bridge then speaks as, creates and follows such devices only",
+    ),
+    (
         "IOTHUB_GATEWAY_HOSTNAME",
         "the hub",
         "host to dial in place of the hub (private endpoint, proxy); names and tokens stay the hub's",
@@ -76,6 +81,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "host name of the namespace, reached with the app's managed identity; wins over `StackEvents`",
     ),
     ("StackEvents__clientId", "system-assigned", "client id of the user-assigned identity for `StackEvents`"),
+    (
+        "EVENTHUBS_ENDPOINT",
+        "the namespace",
+        "address to dial in place of the namespace when it is reached with the managed identity (private endpoint, proxy, emulator): `amqps://host[:port]`, on this machine `amqp://` too; names and tokens stay the namespace's",
+    ),
     ("WEBHOOK_SECRET", "none", "value that the header `X-Webhook-Secret` of a webhook must carry"),
     ("WEBHOOK_SECRET_PREVIOUS", "none", "a second value that is accepted during a rotation"),
     (
@@ -93,7 +103,15 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "failed attempts after which a parked uplink is dead-lettered; attempts in an outage, when nothing passes, do not count",
     ),
     ("LOG_LEVEL", "`info`", "a level or a filter such as `info,tts_iot_hub::iot_hub=debug`"),
+    (
+        "LOG_FORMAT",
+        "`text`",
+        "`text`: for people; `json`: a JSON object per line, as the queries of infra/monitoring read it",
+    ),
 ];
+
+/// Read by a command and not by the bridge, so it is no app setting.
+pub(super) const FUNCTION_KEY: &str = "FUNCTION_KEY";
 
 /// Reads settings by name; remembers every problem.
 pub(super) struct Reader {
@@ -114,7 +132,9 @@ impl Reader {
     /// The value, trimmed; an empty one counts as absent. An unresolved Key Vault reference is a problem and reads as absent.
     pub(super) fn optional(&mut self, setting: &str) -> Option<String> {
         debug_assert!(
-            setting.starts_with("FUNCTIONS_") || SETTINGS.iter().any(|(name, ..)| *name == setting),
+            setting.starts_with("FUNCTIONS_")
+                || setting == FUNCTION_KEY
+                || SETTINGS.iter().any(|(name, ..)| *name == setting),
             "{setting} is not in the table of settings"
         );
         let value = self.vars.get(setting)?.trim().to_owned();

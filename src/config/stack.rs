@@ -1,9 +1,10 @@
 //! Settings of The Things Stack.
 
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
 
 use super::Reader;
+use super::is_loopback;
 use super::reader::shown;
 use crate::ids::ApplicationId;
 
@@ -95,15 +96,6 @@ fn parse_address(value: &str) -> Option<Url> {
     let url = Url::parse(&text).ok()?;
     let host = url.host_str().filter(|host| !matches!(*host, "" | "http" | "https"));
     (host.is_some() && !text.contains(":///")).then_some(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }
 
 fn application_id(read: &mut Reader) -> Option<ApplicationId> {

@@ -1,5 +1,6 @@
 //! Reads settings, refuses nonsense.
 
+mod event_hubs;
 mod secrets;
 
 use std::collections::BTreeSet;
@@ -104,6 +105,7 @@ fn every_problem_is_told_at_once_in_the_order_of_the_table() {
         ("IOTHUB_POLICY_NAME", ""),
         ("IOTHUB_POLICY_KEY", "not base64"),
         ("IOTHUB_CREDENTIAL", "password"),
+        ("DEVICE_ID_PREFIX", "LoRaWAN/"),
         ("IOTHUB_GATEWAY_HOSTNAME", "a b"),
         ("IOTHUB_MQTT_PORT", "0"),
         ("IOTHUB_HTTPS_PORT", "65536"),
@@ -112,6 +114,7 @@ fn every_problem_is_told_at_once_in_the_order_of_the_table() {
         ("IOTHUB_UNITS", "201"),
         ("SESSION_LINGER_MS", "-1"),
         ("StackEvents__fullyQualifiedNamespace", "sb://acme"),
+        ("EVENTHUBS_ENDPOINT", "https://acme"),
         ("WEBHOOK_SECRET_PREVIOUS", "old"),
         ("TELEMETRY_BODY", "short"),
         ("TELEMETRY_MESSAGES", "uplink"),
@@ -259,21 +262,14 @@ fn the_service_api_is_reached_with_the_policy_or_a_managed_identity() {
 }
 
 #[test]
-fn event_hubs_are_reached_by_connection_string_or_managed_identity() {
-    let without = ("StackEvents__fullyQualifiedNamespace", "");
-    let text = "Endpoint=sb://acme.servicebus.windows.net/;SharedAccessKeyName=bridge;SharedAccessKey=abc=";
-    match config(&[without, ("StackEvents", text)]).event_hubs.auth {
-        EventHubsAuth::ConnectionString(secret) => assert_eq!(secret.expose_secret(), text),
-        other => panic!("{other:?}"),
-    }
-    match config(&[("StackEvents__clientId", "id")]).event_hubs.auth {
-        EventHubsAuth::ManagedIdentity { namespace, client_id } => {
-            assert_eq!((namespace.as_str(), client_id.as_deref()), ("acme.servicebus.windows.net", Some("id")));
-        }
-        other => panic!("{other:?}"),
-    }
-    let told = problem(&[without, ("StackEvents", "acme.servicebus.windows.net")]);
-    assert!(told.starts_with("StackEvents: is no connection string"), "{told}");
+fn a_prefix_of_device_ids_is_none_by_default_and_no_match_for_the_package() {
+    assert!(config(&[]).hub.device_prefix.is_empty());
+    let prefix = config(&[("DEVICE_ID_PREFIX", "lorawan-")]).hub.device_prefix;
+    assert_eq!(prefix.strip("lorawan-probe-1"), Some("probe-1"));
+    let told = problem(&[("DEVICE_ID_PREFIX", "lorawan-"), ("STACK_EVENTS_TARGET", "package")]);
+    assert!(told.starts_with("DEVICE_ID_PREFIX: cannot go with STACK_EVENTS_TARGET=package"), "{told}");
+    let told = problem(&[("DEVICE_ID_PREFIX", "@Microsoft.KeyVault(x)")]);
+    assert!(told.contains("Key Vault"), "{told}");
 }
 
 #[test]
@@ -341,6 +337,15 @@ fn words_are_read_in_any_case() {
     assert_eq!((config.hub.sku, config.hub.pipeline), (Sku::S3, Pipeline::Connect));
     assert_eq!(config.uplink.telemetry_body, TelemetryBody::Compact);
     assert_eq!(config.stack.events_target, EventsTarget::Package);
+}
+
+#[test]
+fn records_are_for_people_unless_they_are_for_queries() {
+    use crate::observability::{Filter, Format, Recording};
+    let recording = |format| Recording { filter: Filter::default(), format };
+    assert_eq!(config(&[]).log, recording(Format::Text));
+    assert_eq!(config(&[("LOG_FORMAT", "json")]).log, recording(Format::Json));
+    assert_eq!(problem(&[("LOG_FORMAT", "xml")]), "LOG_FORMAT: `xml` is none of `text`, `json`");
 }
 
 #[test]

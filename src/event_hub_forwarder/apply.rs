@@ -66,10 +66,12 @@ impl<S: Services> Worker<S> {
         let (body, left_out) = scrub::without_root_keys(&event.body);
         let reason = left_out.map_or_else(|| reason.to_owned(), |why| format!("{reason}; {why}"));
         let kept = KEPT_PROPERTIES.iter().filter_map(|name| Some((*name, event.properties.get(*name)?)));
-        let annotations = [decode::SOURCE, decode::DEVICE].into_iter();
-        let annotations = annotations.filter_map(|name| Some((name, event.system_properties.get(name)?)));
-        let properties = kept.chain(annotations).map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        tracing::warn!(device, reason, "event dead-lettered");
+        let kept = kept.map(|(name, value)| (name, value.clone()));
+        // The letter's own device is that of The Things Stack; the hub's may have a prefix.
+        let source = decode::text(&event.system_properties, decode::SOURCE);
+        let said = [(decode::SOURCE, source), (decode::DEVICE, decode::hub_id(event))];
+        let said = said.into_iter().filter_map(|(name, value)| Some((name, json!(value?))));
+        let properties = kept.chain(said).map(|(name, value)| (name.to_owned(), value)).collect();
         let device_id = device.map(str::to_owned);
         self.services.dead_letter(&DeadLetter { function: FUNCTION, reason, device_id, body, properties }).await
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -13,7 +14,7 @@ use super::apply::{Task, Worker};
 use super::decode::{Decoded, decode};
 use super::progress::Progress;
 use super::services::{Service, Services, Special, Trouble};
-use super::tally::{Done, Ignored, Tally};
+use super::tally::{Done, FAILED, Ignored, Tally};
 use crate::failure::Class;
 use crate::functions::{Event, Invocation, Outcome, Place};
 
@@ -70,6 +71,8 @@ impl<S: Services> Batches<S> {
 
     pub(super) async fn run(&self, invocation: Invocation) -> Outcome {
         let deadline = Instant::now() + BATCH_BUDGET;
+        let now = OffsetDateTime::now_utc();
+        let lag_s = invocation.lag_s(now);
         let mut tally = Tally::default();
         tally.add("events", invocation.events.len());
         let lanes = self.sort(&invocation.partition_id, invocation.events, &mut tally);
@@ -81,8 +84,18 @@ impl<S: Services> Batches<S> {
             invocation = invocation.id,
             partition = invocation.partition_id,
             retry = invocation.retry_count,
-            open = open.as_deref().unwrap_or("none"),
-            "batch handled: {tally}"
+            lag_s,
+            registered = tally.of(Done::Registered),
+            deleted = tally.of(Done::Deleted),
+            downlinks = tally.of(Done::Queued),
+            waiting = tally.of(Done::Waiting),
+            submitted = tally.of(Done::Submitted),
+            dead_lettered = tally.of(Done::DeadLettered),
+            ignored = tally.ignored(),
+            failed = tally.failed(),
+            open,
+            %tally,
+            "events handled"
         );
         match open {
             None => Outcome::Done(vec![tally.to_string()]),
@@ -100,7 +113,7 @@ impl<S: Services> Batches<S> {
                 tally.count(Done::Ignored(Ignored::DoneBefore));
                 continue;
             }
-            let (device, what) = match catch_unwind(AssertUnwindSafe(|| decode(&event))) {
+            let (device, what) = match catch_unwind(AssertUnwindSafe(|| decode(&event, &self.worker.rules.prefix))) {
                 Ok(Decoded::Ignored(reason)) => {
                     tally.count(Done::Ignored(reason));
                     continue;
@@ -194,11 +207,13 @@ impl<S: Services> Batches<S> {
                         self.progress.done(step.key);
                         continue;
                     }
-                    Err(failure) => tracing::error!(error = %failure, "an event could not be given up"),
+                    Err(failure) => {
+                        tracing::error!(device = step.device(), reason = %failure, "an event could not be given up")
+                    }
                 }
             }
-            tally.add("failed", 1);
-            tracing::warn!(device = step.device(), error = %trouble, "an event failed and will be tried again");
+            tally.add(FAILED, 1);
+            tracing::warn!(device = step.device(), reason = %trouble, "event failed");
             open = Some(trouble.text);
         }
         open
@@ -209,7 +224,7 @@ impl<S: Services> Batches<S> {
         let Ok(task) = &step.what else { return };
         let ended = timeout(END_TIMEOUT, self.worker.give_up(task, reason)).await;
         if let Err(failure) = ended.unwrap_or_else(|_| Err(stalled("no end within its time"))) {
-            tracing::error!(device = step.device(), error = %failure, "the downlink of an event that is given up stays open");
+            tracing::error!(device = step.device(), reason = %failure, "the downlink of an event that is given up stays open");
         }
     }
 

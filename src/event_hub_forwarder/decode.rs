@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::desired::{DECODED, RAW};
 use super::tally::Ignored;
 use crate::functions::Event;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, DevicePrefix};
 use crate::stack::{ROOT_KEYS, parse_time};
 
 /// Annotation: where the event comes from.
@@ -80,14 +80,14 @@ impl Touched {
 }
 
 /// Reads an event.
-pub(super) fn decode(event: &Event) -> Decoded {
-    match read(event) {
+pub(super) fn decode(event: &Event, prefix: &DevicePrefix) -> Decoded {
+    match read(event, prefix) {
         Ok(event) => Decoded::Event(event),
         Err(other) => other,
     }
 }
 
-fn read(event: &Event) -> Result<HubEvent, Decoded> {
+fn read(event: &Event, prefix: &DevicePrefix) -> Result<HubEvent, Decoded> {
     let ignored = |reason| Err(Decoded::Ignored(reason));
     let source = text(&event.system_properties, SOURCE).unwrap_or_default();
     let lifecycle = source.eq_ignore_ascii_case("deviceLifecycleEvents");
@@ -99,10 +99,10 @@ fn read(event: &Event) -> Result<HubEvent, Decoded> {
     if module.is_some() || operation.ends_with("moduleidentity") {
         return ignored(Ignored::Module);
     }
-    let id = text(&event.system_properties, DEVICE).or_else(|| text(&event.properties, "deviceId"));
-    let Some(id) = id else { return ignored(Ignored::NoDevice) };
+    let Some(id) = hub_id(event) else { return ignored(Ignored::NoDevice) };
+    let Some(own) = prefix.strip(id) else { return ignored(Ignored::NotOurs) };
     let body = body(event, lifecycle, id)?;
-    let device = device(id, &body)?;
+    let device = device(own, id, &body)?;
     let change = match (lifecycle, operation.as_str()) {
         (true, "createdeviceidentity") => Change::Created,
         (true, "deletedeviceidentity") => Change::Deleted,
@@ -112,6 +112,11 @@ fn read(event: &Event) -> Result<HubEvent, Decoded> {
     };
     let operation_at = text(&event.properties, OPERATION_TIME).and_then(parse_time);
     Ok(HubEvent { device, change, operation_at, body })
+}
+
+/// The device of an event, as the hub names it.
+pub(super) fn hub_id(event: &Event) -> Option<&str> {
+    text(&event.system_properties, DEVICE).or_else(|| text(&event.properties, "deviceId"))
 }
 
 /// What a lifecycle event says stands in its properties: its body is not needed.
@@ -127,11 +132,11 @@ fn body(event: &Event, lifecycle: bool, id: &str) -> Result<Value, Decoded> {
 }
 
 /// A device of the hub whose id The Things Stack cannot have is no business of ours, unless it asks to be registered.
-fn device(id: &str, body: &Value) -> Result<DeviceId, Decoded> {
-    DeviceId::parse(id).map_err(|error| {
+fn device(own: &str, identity: &str, body: &Value) -> Result<DeviceId, Decoded> {
+    DeviceId::parse(own).map_err(|error| {
         if body["tags"]["lorawan"].is_object() {
             let reason = format!("{error}; create the device in IoT Hub under an id that The Things Stack can have");
-            Decoded::Dead { device: id.to_owned(), reason }
+            Decoded::Dead { device: identity.to_owned(), reason }
         } else {
             Decoded::Ignored(Ignored::NotAStackId)
         }

@@ -36,6 +36,7 @@ use services::Clients;
 use crate::config::StackConfig;
 use crate::event_hubs::EventHubs;
 use crate::functions::{EventHubFunction, Invocation, Outcome};
+use crate::ids::DevicePrefix;
 use crate::iot_hub::IotHub;
 use crate::stack::Stack;
 
@@ -46,11 +47,18 @@ pub struct EventHubForwarder {
 }
 
 impl EventHubForwarder {
-    /// A forwarder that works with these clients.
+    /// A forwarder that works with these clients. Devices without the prefix are none of ours.
     #[must_use]
-    pub fn new(config: &StackConfig, stack: Arc<Stack>, hub: Arc<IotHub>, event_hubs: Arc<EventHubs>) -> Self {
+    pub fn new(
+        config: &StackConfig,
+        prefix: DevicePrefix,
+        stack: Arc<Stack>,
+        hub: Arc<IotHub>,
+        event_hubs: Arc<EventHubs>,
+    ) -> Self {
         let rules = Rules {
             application: config.application_id.clone(),
+            prefix,
             keep_root_keys: config.keep_root_keys,
             sync_delete: config.sync_delete,
         };

@@ -11,7 +11,7 @@ use super::decode::{Change, HubEvent, Touched};
 use super::desired::{self, DECODED, RAW, Wanted, Wish};
 use super::tally::Ignored;
 use crate::downlink_trace::{self, DownlinkMarker, DownlinkState};
-use crate::ids::ApplicationId;
+use crate::ids::{ApplicationId, DevicePrefix};
 use crate::iot_hub::{Identity, Twin};
 use crate::stack::{ROOT_KEYS, Registration, parse_time};
 
@@ -23,6 +23,7 @@ const RACE_WINDOW: Duration = Duration::minutes(15);
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) application: ApplicationId,
+    pub(super) prefix: DevicePrefix,
     pub(super) keep_root_keys: bool,
     pub(super) sync_delete: bool,
 }

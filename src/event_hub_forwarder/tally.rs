@@ -14,6 +14,8 @@ pub(super) enum Ignored {
     OtherOperation,
     /// Names no device.
     NoDevice,
+    /// A device whose id has not our prefix.
+    NotOurs,
     /// A device that The Things Stack cannot have.
     NotAStackId,
     /// Our own reported patch came back.
@@ -51,6 +53,7 @@ impl Ignored {
             Self::Module => "ignored.module",
             Self::OtherOperation => "ignored.other_operation",
             Self::NoDevice => "ignored.no_device",
+            Self::NotOurs => "ignored.not_ours",
             Self::NotAStackId => "ignored.not_a_stack_id",
             Self::EchoOfReported => "ignored.echo_reported",
             Self::EchoOfTags => "ignored.echo_tags",
@@ -64,7 +67,7 @@ impl Ignored {
             Self::NothingDesired => "ignored.nothing_desired",
             Self::DeletionIsOff => "ignored.deletion_is_off",
             Self::MadeAnew => "ignored.made_anew",
-            Self::DoneBefore => "ignored.done_before",
+            Self::DoneBefore => DONE_BEFORE,
         }
     }
 }
@@ -124,6 +127,13 @@ impl Done {
     }
 }
 
+/// The key of events that failed and come again.
+pub(super) const FAILED: &str = "failed";
+/// The beginning of the keys of ignored events.
+const IGNORED: &str = "ignored.";
+/// The key of events that an earlier delivery of the batch was done with, and counted.
+const DONE_BEFORE: &str = "done_before";
+
 /// The counts of a batch; prints as one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally(BTreeMap<&'static str, u64>);
@@ -135,6 +145,23 @@ impl Tally {
 
     pub(super) fn add(&mut self, key: &'static str, number: usize) {
         *self.0.entry(key).or_default() += u64::try_from(number).unwrap_or(u64::MAX);
+    }
+
+    pub(super) fn of(&self, done: Done) -> u64 {
+        self.number(done.key())
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.number(FAILED)
+    }
+
+    /// All that were ignored in this delivery, whatever the reason.
+    pub(super) fn ignored(&self) -> u64 {
+        self.0.iter().filter(|(key, _)| key.starts_with(IGNORED)).map(|(_, number)| number).sum()
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.0.get(key).copied().unwrap_or_default()
     }
 }
 

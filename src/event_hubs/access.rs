@@ -3,34 +3,32 @@
 use std::sync::Arc;
 
 use azure_core::credentials::TokenCredential;
-use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use azure_messaging_eventhubs::{ConnectionString, ProducerClient, RetryOptions};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::EventHubsError;
-use crate::config::EventHubsAuth;
+use crate::config::{EventHubsAuth, PLAIN_PORT};
+use crate::managed_identity::ManagedIdentity;
 
-/// Port of AMQP without TLS, on which emulators listen.
-const PLAIN_PORT: u16 = 5672;
+/// Scope of tokens for Event Hubs: the one that the client library asks for
+/// (`Azure/azure-sdk-for-rust sdk/eventhubs/azure_messaging_eventhubs/src/common/authorizer.rs`).
+const SCOPE: &str = "https://eventhubs.azure.net/.default";
 
 /// How producers are opened.
 #[derive(Clone)]
 pub(super) enum Access {
     Key { connection_string: SecretString, endpoint: Option<String> },
-    Identity { namespace: String, credential: Arc<dyn TokenCredential> },
+    Identity { namespace: String, endpoint: Option<Url>, credential: Arc<dyn TokenCredential> },
 }
 
 impl Access {
     pub(super) fn new(auth: &EventHubsAuth) -> Result<Self, EventHubsError> {
         match auth {
             EventHubsAuth::ConnectionString(connection_string) => Self::by_key(connection_string),
-            EventHubsAuth::ManagedIdentity { namespace, client_id } => {
-                let user_assigned_id = client_id.clone().map(UserAssignedId::ClientId);
-                let options = ManagedIdentityCredentialOptions { user_assigned_id, ..Default::default() };
-                let credential = ManagedIdentityCredential::new(Some(options))
-                    .map_err(|error| EventHubsError::Identity(error.to_string()))?;
-                Ok(Self::Identity { namespace: namespace.clone(), credential })
+            EventHubsAuth::ManagedIdentity { namespace, client_id, endpoint } => {
+                let credential = Arc::new(ManagedIdentity::new(client_id.as_deref(), SCOPE)?);
+                Ok(Self::Identity { namespace: namespace.clone(), endpoint: endpoint.clone(), credential })
             }
         }
     }
@@ -60,7 +58,13 @@ impl Access {
                 }
                 builder.open_with_connection_string(connection_string.expose_secret(), Some(hub)).await
             }
-            Self::Identity { namespace, credential } => builder.open(namespace, hub, credential.clone()).await,
+            // The token's audience and the connection's host name stay the namespace's, whatever is dialled.
+            Self::Identity { namespace, endpoint, credential } => {
+                if let Some(endpoint) = endpoint {
+                    builder = builder.with_custom_endpoint(endpoint.to_string());
+                }
+                builder.open(namespace, hub, credential.clone()).await
+            }
         }
     }
 }

@@ -32,6 +32,11 @@ impl DeadLetter {
         self.event(&Bytes::new(), now).property(OMITTED, bytes).build()
     }
 
+    /// The reason as it is kept.
+    pub(super) fn cut_reason(&self) -> String {
+        cut(&self.reason, MAX_REASON_BYTES)
+    }
+
     fn event(&self, body: &Bytes, now: OffsetDateTime) -> EventBuilder {
         let mut event = EventBuilder::new(body);
         let given = self.properties.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
@@ -51,7 +56,7 @@ impl DeadLetter {
         let now = now.format(&Rfc3339).unwrap_or_else(|_| now.unix_timestamp().to_string());
         let event = event
             .property("function", self.function)
-            .property("reason", cut(&self.reason, MAX_REASON_BYTES))
+            .property("reason", self.cut_reason())
             .property("deadLetteredAt", now);
         match &self.device_id {
             Some(id) => event.partition_key(id).property("deviceId", id.as_str()),

@@ -6,6 +6,7 @@ use azure_core_amqp::error::{AmqpDescribedError, AmqpError, AmqpErrorCondition, 
 use azure_messaging_eventhubs::error::ErrorKind;
 
 use crate::failure::Class;
+use crate::managed_identity::IdentityError;
 
 /// Why Event Hubs did not take an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,11 +14,9 @@ pub enum EventHubsError {
     /// The connection string cannot be used.
     #[error("the connection string of the event hubs namespace cannot be used: {0}")]
     ConnectionString(String),
-    /// No managed identity can be used here.
-    #[error(
-        "use the managed identity for the event hubs namespace: {0}; give the app an identity, or a connection string"
-    )]
-    Identity(String),
+    /// The managed identity cannot be used for the namespace, or has no token now.
+    #[error("get a token for the event hubs namespace: {0}")]
+    Identity(#[from] IdentityError),
     /// The namespace did not let us in, or has no such Event Hub.
     #[error(
         "event hub {hub} refused us: {reason}; check that it exists and that the key or identity may send to it (role Azure Event Hubs Data Sender)"
@@ -92,7 +91,8 @@ impl EventHubsError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::ConnectionString(_) | Self::Identity(_) | Self::Denied { .. } => Class::Denied,
+            Self::Identity(error) => error.class(),
+            Self::ConnectionString(_) | Self::Denied { .. } => Class::Denied,
             Self::Throttled { .. } => Class::Throttled,
             Self::TooLarge { .. } | Self::Rejected { .. } => Class::Poison,
             Self::Late { last, .. } => last.as_ref().map_or(Class::Retry, |last| last.class()),
@@ -137,11 +137,10 @@ impl EventHubsError {
     }
 
     fn from_core(hub: &'static str, error: &azure_messaging_eventhubs::EventHubsError) -> Self {
-        let no_token = chain(error)
-            .filter_map(|cause| cause.downcast_ref::<azure_core::Error>())
-            .any(|core| matches!(core.kind(), azure_core::error::ErrorKind::Credential));
-        let reason = cut(&innermost(error).to_string());
-        if no_token { Self::Denied { hub, reason } } else { Self::Unreachable { hub, reason } }
+        if let Some(identity) = chain(error).find_map(|cause| cause.downcast_ref::<IdentityError>()) {
+            return Self::Identity(identity.clone());
+        }
+        Self::Unreachable { hub, reason: cut(&innermost(error).to_string()) }
     }
 }
 
@@ -205,6 +204,16 @@ mod tests {
             azure_core::Error::with_error(azure_core::error::ErrorKind::Other, inner, "could not ensure sender");
         let error = AmqpError::from(wrapped).into();
         assert_eq!(EventHubsError::from_library("h", &error).class(), Class::Denied);
+    }
+
+    #[test]
+    fn a_failure_of_the_managed_identity_is_found_behind_the_wrapping_and_keeps_its_class() {
+        for identity in [IdentityError::Refused("r".into()), IdentityError::Unavailable("u".into())] {
+            let inner = azure_core::Error::new(azure_core::error::ErrorKind::Credential, identity.clone());
+            let wrapped = azure_core::Error::with_error(azure_core::error::ErrorKind::Other, inner, "ensure sender");
+            let error = EventHubsError::from_library("h", &AmqpError::from(wrapped).into());
+            assert_eq!((error.class(), error), (identity.class(), EventHubsError::Identity(identity)));
+        }
     }
 
     #[test]

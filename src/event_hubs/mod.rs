@@ -20,11 +20,10 @@ use tokio::time::Instant;
 
 pub use error::EventHubsError;
 
-use access::Access;
-use producer::Producer;
-
 use crate::config::EventHubsConfig;
 use crate::ids::EndDevice;
+use access::Access;
+use producer::Producer;
 
 /// The Event Hub whose events trigger EventHubForwarder.
 pub const STACK_EVENTS: &str = "stack-events";
@@ -124,12 +123,18 @@ impl EventHubs {
     /// If the Event Hub did not take it. After [`EventHubsError::Late`] it may still do so.
     pub async fn dead_letter(&self, letter: &DeadLetter, deadline: Instant) -> Result<(), EventHubsError> {
         let now = OffsetDateTime::now_utc();
+        let mut omitted_bytes = None;
         match self.dead_letters.send(&letter.to_message(now), deadline).await {
-            Err(EventHubsError::TooLarge { .. }) => {}
-            outcome => return outcome,
+            Err(EventHubsError::TooLarge { .. }) => {
+                self.dead_letters.send(&letter.to_message_without_body(now), deadline).await?;
+                omitted_bytes = Some(letter.body.len());
+            }
+            outcome => outcome?,
         }
-        tracing::warn!(function = letter.function, bytes = letter.body.len(), "dead letter written without its body");
-        self.dead_letters.send(&letter.to_message_without_body(now), deadline).await
+        // Here, because every dead letter of every function passes here, and only one that was written counts.
+        let (function, device, reason) = (letter.function, letter.device_id.as_deref(), letter.cut_reason());
+        tracing::warn!(function, device, reason, omitted_bytes, "dead letter");
+        Ok(())
     }
 
     /// Closes the connections; later calls fail.

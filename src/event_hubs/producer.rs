@@ -93,8 +93,9 @@ impl Producer {
         last: &mut Option<EventHubsError>,
     ) -> Result<(), EventHubsError> {
         let mut pause = FIRST_PAUSE;
+        let mut is_renewed = false;
         loop {
-            let error = match self.send_once(message, last).await {
+            let error = match self.send_once(message, last, &mut is_renewed).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -125,7 +126,15 @@ impl Producer {
     }
 
     /// Sends in a task of its own: a caller that gives up cannot drop a send in the middle of a frame and spoil the link.
-    async fn send_once(&self, message: &AmqpMessage, last: &mut Option<EventHubsError>) -> Result<(), EventHubsError> {
+    ///
+    /// An open connection that refuses us let us in before: its token may have ended. So only what a connection says that was opened
+    /// after such a refusal (`is_renewed`) counts as denied.
+    async fn send_once(
+        &self,
+        message: &AmqpMessage,
+        last: &mut Option<EventHubsError>,
+        is_renewed: &mut bool,
+    ) -> Result<(), EventHubsError> {
         let hub = self.hub;
         let failed = |reason: String| EventHubsError::Unreachable { hub, reason };
         // Whoever waits for the connection must not keep the turn from those who would learn why there is none.
@@ -145,7 +154,12 @@ impl Producer {
             release(hub, warm).await;
             outcome
         });
-        sending.await.unwrap_or_else(|error| Err(failed(format!("the send ended early: {error}"))))
+        match sending.await.unwrap_or_else(|error| Err(failed(format!("the send ended early: {error}")))) {
+            Err(EventHubsError::Denied { reason, .. }) if !std::mem::replace(is_renewed, true) => {
+                Err(failed(format!("the open connection let us in no more: {reason}")))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Closes the connection; later sends fail.

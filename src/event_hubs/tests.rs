@@ -1,10 +1,13 @@
 //! The client against a local namespace.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use proptest::prelude::*;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use simulator::entra::Entra;
 use simulator::event_hubs::{AmqpOptions, AmqpServer, Event, Fault, Namespace, PropertyValue, SasPolicy};
 
 use super::*;
@@ -91,6 +94,61 @@ async fn a_parked_uplink_is_read_back_as_it_was() {
     client.close().await;
     let refused = client.park(&uplink("probe-1"), soon()).await;
     assert_eq!(refused, Err(EventHubsError::Closed { hub: PARKED_UPLINKS }));
+}
+
+/// Stands for the managed identity: the client library is told of an hour, however long the tokens last.
+#[derive(Debug)]
+struct Minted(Entra, time::Duration);
+
+#[async_trait::async_trait]
+impl TokenCredential for Minted {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        _options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let token = self.0.mint(scopes[0], "bridge", self.1).expect("a token");
+        Ok(AccessToken::new(token, OffsetDateTime::now_utc() + time::Duration::hours(1)))
+    }
+}
+
+/// A producer with a managed identity whose tokens last so long, at a namespace under another address.
+async fn with_identity(lasting: time::Duration) -> (AmqpServer, Namespace, Producer) {
+    let namespace = Namespace::new(&[(PARKED_UPLINKS, 4)]);
+    let entra = Entra::new();
+    let options = AmqpOptions::new("127.0.0.1:0".parse().expect("an address"));
+    let policies = vec![SasPolicy { name: "unused".to_owned(), key: "bm90IGEgc2VjcmV0".to_owned() }];
+    let options = AmqpOptions { policies, entra: entra.clone(), ..options };
+    let server = AmqpServer::start(options, namespace.clone()).await.expect("a free port");
+    let access = Access::Identity {
+        namespace: "acme.servicebus.windows.net".to_owned(),
+        endpoint: Some(format!("amqp://{}", server.addr()).parse().expect("an address")),
+        credential: Arc::new(Minted(entra, lasting)),
+    };
+    let producer = Producer::new(access, PARKED_UPLINKS);
+    (server, namespace, producer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_managed_identity_another_address_can_be_dialled_and_the_names_stay_the_namespaces() {
+    let (_server, namespace, producer) = with_identity(time::Duration::hours(1)).await;
+    producer.send(&uplink("probe-1").to_message(), soon()).await.expect("the token is taken there");
+    assert_eq!(events(&namespace, PARKED_UPLINKS).len(), 1);
+    producer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_token_has_ended_is_replaced_within_the_call() {
+    let (server, namespace, producer) = with_identity(time::Duration::seconds(2)).await;
+    let message = uplink("probe-1").to_message();
+    producer.send(&message, soon()).await.expect("the first token is good");
+    // By the clock of the machine, as for the namespace.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let opened = server.counters().connections;
+    producer.send(&message, soon()).await.expect("on a fresh connection");
+    assert_eq!(events(&namespace, PARKED_UPLINKS).len(), 2);
+    assert!(server.counters().connections > opened, "the old one was of no use");
+    producer.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,8 @@ use std::future::Future;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// One delivery of an Event Hub trigger (`cardinality: many`, `dataType: binary`).
 #[derive(Clone, Debug)]
@@ -41,6 +43,17 @@ pub struct Event {
     pub system_properties: Map<String, Value>,
 }
 
+impl Invocation {
+    /// Whole seconds since the oldest of its events was enqueued: how far behind the function is. `None` where no event
+    /// says when, as one that an operator posts by hand.
+    #[must_use]
+    pub fn lag_s(&self, now: OffsetDateTime) -> Option<i64> {
+        let oldest = self.events.iter().filter_map(Event::enqueued_time).min()?;
+        // The clocks of the broker and of this machine differ.
+        Some((now - oldest).whole_seconds().max(0))
+    }
+}
+
 /// Where an event stands: the same in every delivery of it, and of no other event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -51,6 +64,13 @@ pub struct Place {
 }
 
 impl Event {
+    /// When it was enqueued. The host writes the time without its zone, and could one day write it with one.
+    fn enqueued_time(&self) -> Option<OffsetDateTime> {
+        let text = self.enqueued_at.as_deref()?;
+        let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+        parse(text).or_else(|| parse(&format!("{text}Z")))
+    }
+
     /// Its place; `None` for one that was posted by hand: nothing tells it from the next.
     #[must_use]
     pub fn place(&self, partition_id: &str) -> Option<Place> {
@@ -75,4 +95,27 @@ pub enum Outcome {
 pub trait EventHubFunction: Send + Sync + 'static {
     /// Handles one batch.
     fn run(&self, invocation: Invocation) -> impl Future<Output = Outcome> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_far_behind_as_its_oldest_event() {
+        let lag = |enqueued: &[Option<&str>]| {
+            let event = |at: &Option<&str>| Event { enqueued_at: at.map(str::to_owned), ..Event::default() };
+            let events = enqueued.iter().map(event).collect();
+            let invocation = Invocation { id: String::new(), retry_count: 0, partition_id: String::new(), events };
+            invocation.lag_s(datetime!(2026-03-01 10:21:00 UTC))
+        };
+        // As the recordings of a real host have it, with and without a fraction; and with a zone.
+        assert_eq!(lag(&[Some("2026-03-01T10:20:30.411"), Some("2026-03-01T10:20:10")]), Some(50));
+        assert_eq!(lag(&[Some("2026-03-01T11:20:30.411+01:00")]), Some(29));
+        assert_eq!(lag(&[Some("2026-03-01T10:21:00.5")]), Some(0), "clocks differ");
+        assert_eq!(lag(&[None, Some("yesterday")]), None);
+        assert_eq!(lag(&[]), None);
+    }
 }

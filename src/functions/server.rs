@@ -118,9 +118,9 @@ async fn invoke(name: &str, function: Arc<impl EventHubFunction>, headers: &Head
     }
 }
 
-/// The host throws the body of a failure away, so its reason is logged here.
+/// The host delivers the batch again. It throws the body of a failure away, so its reason is logged here.
 fn failed(function: &str, invocation: &str, reason: &str) -> Response {
-    tracing::error!(function, invocation, reason, "the batch is to be delivered again");
+    tracing::error!(function, invocation, reason, "batch failed");
     (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"error": reason}))).into_response()
 }
 

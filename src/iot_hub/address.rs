@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::lock::lock;
+use crate::lock::lock;
 
 /// How long addresses are kept. The hub's name has a time to live of minutes; a failed connection looks it up at once.
 const KEPT: Duration = Duration::from_secs(60);

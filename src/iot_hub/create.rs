@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::HubError;
-use super::lock::lock;
+
 use super::pace::Pace;
 use super::registry::Registry;
 use crate::ids::{ApplicationId, DeviceId, EndDevice};
+use crate::lock::lock;
 
 /// How long a refusal that the registry cannot explain is remembered: a rotated key must not become a registry storm.
 const REMEMBERED: Duration = Duration::from_secs(60);

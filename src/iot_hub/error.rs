@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::MAX_MESSAGE_BYTES;
 use crate::failure::Class;
 use crate::ids::DeviceId;
+use crate::managed_identity::IdentityError;
 
 /// Longest error code that is taken over from an answer; the hub's own names are shorter.
 const MAX_CODE_CHARS: usize = 64;
@@ -100,6 +101,20 @@ pub enum HubError {
         /// The hub's error code; empty if it gave none.
         code: String,
     },
+    /// The service API does not let us do this.
+    #[error("IoT Hub refused `{call}` for `{device}` with {status} {code}: {remedy}")]
+    Forbidden {
+        /// The device.
+        device: DeviceId,
+        /// The call.
+        call: &'static str,
+        /// The status: 401 or 403.
+        status: u16,
+        /// The hub's error code; empty if it gave none.
+        code: String,
+        /// The right that is missing, and where.
+        remedy: &'static str,
+    },
     /// The answer is not what the protocol says.
     #[error("IoT Hub sent no readable {what} for `{device}`")]
     Garbled {
@@ -109,8 +124,8 @@ pub enum HubError {
         what: &'static str,
     },
     /// The managed identity gave no token.
-    #[error("get a token for the service API of IoT Hub: {0}; check the app's managed identity and its role")]
-    Credential(String),
+    #[error("get a token for the service API of IoT Hub: {0}")]
+    Credential(#[from] IdentityError),
     /// The client is closed.
     #[error("the client of IoT Hub is closed")]
     Closed,
@@ -123,7 +138,8 @@ impl HubError {
         match self {
             Self::TooLarge { .. } | Self::Disabled { .. } => Class::Poison,
             Self::Busy { .. } | Self::Paced { .. } => Class::Throttled,
-            Self::Setup(_) | Self::Denied { .. } | Self::Credential(_) => Class::Denied,
+            Self::Setup(_) | Self::Denied { .. } | Self::Forbidden { .. } => Class::Denied,
+            Self::Credential(error) => error.class(),
             Self::Timeout { .. }
             | Self::Unreachable { .. }
             | Self::Refused { .. }
@@ -152,7 +168,7 @@ impl HubError {
     }
 }
 
-fn class_of(status: u16, code: &str) -> Class {
+pub(super) fn class_of(status: u16, code: &str) -> Class {
     match status {
         429 => Class::Throttled,
         // The daily quota is used up: no right is missing, and tomorrow it passes.
@@ -198,8 +214,18 @@ mod tests {
         let class = |status, code: &str| {
             HubError::Service { device: device(), call: "read twin", status, code: code.to_owned() }.class()
         };
-        assert_eq!(class(401, ""), Class::Denied);
-        assert_eq!(class(403, "IotHubForbidden"), Class::Denied);
+        for (status, code) in [(401, "IotHubUnauthorizedAccess"), (403, "IotHubForbidden")] {
+            assert_eq!(class_of(status, code), Class::Denied);
+            let error = HubError::Forbidden {
+                device: device(),
+                call: "read twin",
+                status,
+                code: code.to_owned(),
+                remedy: "a right is missing",
+            };
+            assert_eq!(error.class(), Class::Denied);
+            assert!(error.to_string().ends_with(&format!("{status} {code}: a right is missing")), "{error}");
+        }
         assert_eq!(class(403, "IotHubQuotaExceeded"), Class::Throttled);
         assert_eq!(class(429, ""), Class::Throttled);
         assert_eq!(class(412, ""), Class::Retry);

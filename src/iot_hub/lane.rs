@@ -24,7 +24,7 @@ use super::registry::Registry;
 use super::sas::Tokens;
 use super::session::{Broken, Session};
 use crate::config::Pipeline;
-use crate::ids::{ApplicationId, EndDevice};
+use crate::ids::{ApplicationId, DevicePrefix, EndDevice};
 
 /// Time that a new session needs at the very least; a retry that has less is not begun.
 const RETRY_NEEDS: Duration = Duration::from_millis(250);
@@ -46,6 +46,7 @@ const NOT_AUTHORISED: [u8; 2] = [4, 5];
 /// What all sessions of one hub share.
 pub(super) struct Shared {
     pub(super) hostname: String,
+    pub(super) prefix: DevicePrefix,
     pub(super) address: Address,
     pub(super) server_name: ServerName<'static>,
     pub(super) tls: TlsConnector,
@@ -155,7 +156,9 @@ impl Lane {
     async fn ride<S: AsyncRead + AsyncWrite>(&mut self, stream: S, pace: &Pace) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
         let token = shared.tokens.token(SystemTime::now());
-        let session = Session::new(&self.device.id, &shared.hostname, &token, shared.pipeline, Instant::now());
+        let id = &self.device.id;
+        let identity = shared.prefix.identity_of(id);
+        let session = Session::new(id, identity, &shared.hostname, &token, shared.pipeline, Instant::now());
         let mut session = session.map_err(|error| self.fault(error))?;
         let (mut reader, mut writer) = split(stream);
         let result = self.converse(&mut session, &mut reader, &mut writer, pace).await;

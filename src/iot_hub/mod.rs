@@ -5,7 +5,6 @@ mod ask;
 mod create;
 mod error;
 mod lane;
-mod lock;
 mod pace;
 mod pool;
 mod registry;
@@ -138,7 +137,9 @@ pub struct IotHub {
 }
 
 impl IotHub {
-    /// A client with the share of [`Share::UplinkIngress`]. No connection is opened yet.
+    /// A client with the share of [`Share::UplinkIngress`]. No connection to the hub is opened yet.
+    ///
+    /// Must be called within a tokio runtime: a managed identity begins to fetch its token.
     ///
     /// # Errors
     /// If the roots cannot be read, or TLS or the managed identity cannot be set up.
@@ -149,6 +150,7 @@ impl IotHub {
         let key = Arc::clone(&config.policy_key);
         let shared = lane::Shared {
             hostname: config.hostname.clone(),
+            prefix: config.device_prefix.clone(),
             address: address::Address::new(&config.dial_host, config.mqtt_port),
             server_name,
             tls: TlsConnector::from(tls::client_config(&roots)?),

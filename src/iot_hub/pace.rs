@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lock::lock;
 use crate::config::Sku;
+use crate::lock::lock;
 
 /// The functions that share the hub's limits. Each scales apart from the others, so each has a fixed part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,11 @@ use tracing::debug;
 
 use super::ask::{Ask, Order, Reply};
 use super::lane::{Inbox, Lane, Shared};
-use super::lock::lock;
+
 use super::pace::Pace;
 use super::{Flight, HubError, Landing};
 use crate::ids::{DeviceId, EndDevice};
+use crate::lock::lock;
 
 /// Sessions open at once. One costs about 40 KB, most of it TLS; past about a thousand sockets to one address, platforms
 /// run out of source ports (`Azure/azure-sdk-for-net#5106`).
@@ -57,7 +58,7 @@ impl Pool {
     ) -> Landing {
         let id = &device.id;
         let mut landing = Landing::default();
-        if let Some(message) = flight.telemetry.take_if(|message| !message.fits(id)) {
+        if let Some(message) = flight.telemetry.take_if(|message| !message.fits(&self.shared.prefix.identity_of(id))) {
             landing.telemetry = Some(Err(HubError::TooLarge { device: id.clone(), size: message.size() }));
         }
         let (telemetry, acknowledged) = flight.telemetry.map(|what| Ask::new(what, deadline, pace)).unzip();

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use azure_core::credentials::TokenCredential;
-use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, HeaderValue, IF_MATCH};
 use reqwest::{Certificate, Method, Response, StatusCode};
@@ -14,12 +12,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::error::{clean_code, code_of};
+use super::error::{class_of, clean_code, code_of};
 use super::pace::{Bucket, Pace};
 use super::sas::Tokens;
 use super::{HubError, Identity, Twin};
 use crate::config::{HubConfig, ServiceAuth};
-use crate::ids::DeviceId;
+use crate::failure::Class;
+use crate::ids::{DeviceId, DevicePrefix};
+use crate::managed_identity::{IdentityError, ManagedIdentity};
 
 /// Version of the service API.
 const API_VERSION: &str = "2021-04-12";
@@ -41,13 +41,14 @@ const SCOPE: &str = "https://iothubs.azure.net/.default";
 
 enum Auth {
     Policy(Tokens),
-    Identity(Arc<dyn TokenCredential>),
+    Identity(ManagedIdentity),
 }
 
 /// A client of the service API of one hub.
 pub(super) struct Registry {
     client: reqwest::Client,
     base: String,
+    prefix: DevicePrefix,
     auth: Auth,
 }
 
@@ -79,12 +80,11 @@ impl Registry {
                 Auth::Policy(Tokens::for_service(&config.hostname, &config.policy_name, Arc::clone(&config.policy_key)))
             }
             ServiceAuth::ManagedIdentity { client_id } => {
-                let user_assigned_id = client_id.clone().map(UserAssignedId::ClientId);
-                let options = ManagedIdentityCredentialOptions { user_assigned_id, ..Default::default() };
-                Auth::Identity(ManagedIdentityCredential::new(Some(options)).map_err(|error| failed(&error))?)
+                Auth::Identity(ManagedIdentity::new(client_id.as_deref(), SCOPE)?)
             }
         };
-        Ok(Self { client, base: format!("https://{}:{}", config.dial_host, config.https_port), auth })
+        let base = format!("https://{}:{}", config.dial_host, config.https_port);
+        Ok(Self { client, base, prefix: config.device_prefix.clone(), auth })
     }
 
     pub(super) async fn identity(&self, pace: &Pace, id: &DeviceId) -> Result<Option<Identity>, HubError> {
@@ -95,7 +95,8 @@ impl Registry {
 
     /// Creates an identity and never touches one that exists; whether it was created.
     pub(super) async fn create_identity(&self, pace: &Pace, id: &DeviceId) -> Result<bool, HubError> {
-        let body = json!({"deviceId": id.as_str(), "status": "enabled", "authentication": {"type": "sas"}});
+        let body =
+            json!({"deviceId": self.prefix.identity_of(id), "status": "enabled", "authentication": {"type": "sas"}});
         // Without If-Match the hub creates only.
         let call = Call {
             name: "create identity",
@@ -139,6 +140,7 @@ impl Registry {
 
     async fn call(&self, rate: &Bucket, call: Call<'_>) -> Result<Bytes, HubError> {
         let Call { name, id, .. } = call;
+        let remedy = missing_right(&self.auth, call.collection, &call.method);
         let now = Instant::now();
         let slot = rate.reserve(now, now + PACE_PATIENCE);
         sleep_until(slot.ok_or_else(|| HubError::Paced { device: id.clone(), what: name })?).await;
@@ -159,12 +161,17 @@ impl Registry {
         if let (StatusCode::UNAUTHORIZED, Auth::Policy(tokens)) = (status, &self.auth) {
             tokens.forget();
         }
-        Err(HubError::Service { device: id.clone(), call: name, status: status.as_u16(), code })
+        let (device, status) = (id.clone(), status.as_u16());
+        if class_of(status, &code) == Class::Denied {
+            return Err(HubError::Forbidden { device, call: name, status, code, remedy });
+        }
+        Err(HubError::Service { device, call: name, status, code })
     }
 
     async fn request(&self, call: Call<'_>) -> Result<reqwest::RequestBuilder, HubError> {
-        // An id of The Things Stack needs no escaping in a URL.
-        let url = format!("{}/{}/{}?api-version={API_VERSION}", self.base, call.collection, call.id);
+        // Neither an id of The Things Stack nor the prefix needs escaping in a URL.
+        let identity = self.prefix.identity_of(call.id);
+        let url = format!("{}/{}/{identity}?api-version={API_VERSION}", self.base, call.collection);
         let mut request = self.client.request(call.method, url).header(AUTHORIZATION, self.authorization().await?);
         if let Some(etag) = call.if_match {
             request = request.header(IF_MATCH, format!("\"{etag}\""));
@@ -178,16 +185,33 @@ impl Registry {
     async fn authorization(&self) -> Result<HeaderValue, HubError> {
         let text = match &self.auth {
             Auth::Policy(tokens) => tokens.token(SystemTime::now()).expose_secret().to_owned(),
-            Auth::Identity(credential) => {
-                let token = credential.get_token(&[SCOPE], None).await;
-                let token = token.map_err(|error| HubError::Credential(error.to_string()))?;
-                format!("Bearer {}", token.token.secret())
-            }
+            Auth::Identity(identity) => format!("Bearer {}", identity.token().await?.token.secret()),
         };
-        let unusable = |_| HubError::Credential("it fits no header".to_owned());
+        let unusable = |_| IdentityError::Unavailable("its token fits no header".to_owned());
         let mut value = HeaderValue::from_str(&text).map_err(unusable)?;
         value.set_sensitive(true);
         Ok(value)
+    }
+}
+
+/// What to do about a refused call: the role of an identity
+/// (`MicrosoftDocs/azure-docs articles/iot-hub/authenticate-authorize-azure-ad.md`), or the right of a policy
+/// (`articles/iot-hub/authenticate-authorize-sas.md`). The hub gives one answer to a missing right and a wrong key.
+fn missing_right(auth: &Auth, collection: &str, method: &Method) -> &'static str {
+    match (auth, collection, *method == Method::GET) {
+        (Auth::Identity(_), "devices", _) => {
+            "the app's identity needs the role IoT Hub Registry Contributor on the hub"
+        }
+        (Auth::Identity(_), ..) => "the app's identity needs the role IoT Hub Twin Contributor on the hub",
+        (Auth::Policy(_), "devices", true) => {
+            "the shared access policy needs the right RegistryRead, and its key has to be the one of the settings"
+        }
+        (Auth::Policy(_), "devices", false) => {
+            "the shared access policy needs the right RegistryWrite, and its key has to be the one of the settings"
+        }
+        (Auth::Policy(_), ..) => {
+            "the shared access policy needs the right ServiceConnect, and its key has to be the one of the settings"
+        }
     }
 }
 
@@ -269,4 +293,31 @@ fn section(mut values: Map<String, Value>) -> (Map<String, Value>, u64) {
     values.remove("$metadata");
     let version = values.remove("$version").and_then(|version| version.as_u64()).unwrap_or_default();
     (values, version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PolicyKey;
+
+    #[tokio::test]
+    async fn a_refused_call_names_the_role_or_the_right_that_is_missing() {
+        let key = Arc::new(PolicyKey::new(b"0123456789abcdef".to_vec().into_boxed_slice()));
+        let policy = Auth::Policy(Tokens::for_service("h", "p", key));
+        let identity = Auth::Identity(ManagedIdentity::silent(SCOPE));
+        for (auth, collection, method, named) in [
+            (&policy, "devices", Method::GET, "right RegistryRead,"),
+            (&policy, "devices", Method::PUT, "right RegistryWrite,"),
+            (&policy, "devices", Method::DELETE, "right RegistryWrite,"),
+            (&policy, "twins", Method::GET, "right ServiceConnect,"),
+            (&policy, "twins", Method::PATCH, "right ServiceConnect,"),
+            (&identity, "devices", Method::GET, "role IoT Hub Registry Contributor"),
+            (&identity, "devices", Method::DELETE, "role IoT Hub Registry Contributor"),
+            (&identity, "twins", Method::GET, "role IoT Hub Twin Contributor"),
+            (&identity, "twins", Method::PATCH, "role IoT Hub Twin Contributor"),
+        ] {
+            let told = missing_right(auth, collection, &method);
+            assert!(told.contains(named), "{method} {collection}: {told}");
+        }
+    }
 }

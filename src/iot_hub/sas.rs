@@ -11,9 +11,9 @@ use percent_encoding::utf8_percent_encode;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::Sha256;
 
-use super::lock::lock;
 use super::topic::ESCAPED;
 use crate::config::PolicyKey;
+use crate::lock::lock;
 
 /// How long a token is good. Hours, so that a session never outlives its token.
 const LIFETIME: Duration = Duration::from_secs(4 * 60 * 60);

@@ -62,6 +62,8 @@ struct TwinUnderWay {
 /// One session, from CONNECT to DISCONNECT.
 pub(super) struct Session {
     device: DeviceId,
+    /// The id of its identity in the hub.
+    identity: String,
     pipeline: Pipeline,
     accepted: bool,
     subscribed: bool,
@@ -78,20 +80,22 @@ impl Session {
     /// A session whose first packet, CONNECT, is ready to be written.
     pub(super) fn new(
         device: &DeviceId,
+        identity: String,
         hostname: &str,
         token: &SecretString,
         pipeline: Pipeline,
         now: Instant,
     ) -> Result<Self, CodecError> {
-        let mut connect = Connect::new(device.as_str());
+        let mut connect = Connect::new(identity.as_str());
         connect.keep_alive = KEEP_ALIVE_S;
         // A clean session would throw away what the cloud has queued for the device.
         connect.clean_session = false;
-        connect.set_login(format!("{hostname}/{device}/?api-version={API_VERSION}"), token.expose_secret());
+        connect.set_login(format!("{hostname}/{identity}/?api-version={API_VERSION}"), token.expose_secret());
         let mut out = BytesMut::with_capacity(connect.size());
         connect.write(&mut out)?;
         Ok(Self {
             device: device.clone(),
+            identity,
             pipeline,
             accepted: false,
             subscribed: false,
@@ -175,7 +179,7 @@ impl Session {
     }
 
     fn post_telemetry(&mut self, ask: TelemetryAsk, now: Instant) -> Result<(), CodecError> {
-        let topic = topic::telemetry_topic(&self.device, &ask.what);
+        let topic = topic::telemetry_topic(&self.identity, &ask.what);
         let mut publish = Publish::from_bytes(topic, QoS::AtLeastOnce, ask.what.body.clone());
         publish.pkid = self.next_packet_id();
         publish.write(&mut self.out)?;

@@ -20,8 +20,12 @@ const ITEM_TIME: Duration = Duration::from_secs(30);
 /// What became of an item.
 #[derive(Debug)]
 pub(super) enum Fate {
-    /// Nothing is left to do.
-    Done,
+    /// It was delivered.
+    Delivered,
+    /// The settings leave it out by now.
+    Ignored,
+    /// It was done with in an earlier delivery of the batch.
+    DoneBefore,
     /// It is among the dead letters.
     Buried,
     /// It may succeed later.
@@ -37,11 +41,14 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
     pub(super) async fn attempt(&self, item: Item, weather: &Weather) -> Fate {
         let mut work = match item {
             Item::Work(work) => work,
-            Item::Ignored(why) => {
-                tracing::info!(%why, "a parked uplink is ignored");
-                return Fate::Done;
+            Item::Ignored(key, _) | Item::Unreadable(key, _) if self.progress.left(&key, UNREAD) == NOTHING => {
+                return Fate::DoneBefore;
             }
-            Item::Unreadable(key, _) if self.progress.left(&key, UNREADABLE) == NOTHING => return Fate::Done,
+            Item::Ignored(key, why) => {
+                tracing::info!(%why, "a parked uplink is ignored");
+                self.progress.set(&key, NOTHING);
+                return Fate::Ignored;
+            }
             Item::Unreadable(key, letter) => {
                 let buried = self.bury(&letter).await;
                 return buried.map_or_else(
@@ -55,7 +62,7 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
         };
         work.parked.open = self.progress.left(&work.key, work.parked.open);
         if work.parked.open == NOTHING {
-            return Fate::Done;
+            return Fate::DoneBefore;
         }
         if weather.is_hopeless() {
             return Fate::Untried(work);
@@ -89,10 +96,10 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
         match open {
             Some(unfinished) => Fate::Failed(work, unfinished.reason),
             None if never.is_some() => Fate::Buried,
-            None => Fate::Done,
+            None => Fate::Delivered,
         }
     }
 }
 
-/// Stands for what is left of an event that is no uplink.
-const UNREADABLE: Open = Open { telemetry: true, twin: true, waiting_downlink: true };
+/// Stands for what is left of an event that is not delivered.
+const UNREAD: Open = Open { telemetry: true, twin: true, waiting_downlink: true };

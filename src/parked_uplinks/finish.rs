@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::attempt::Fate;
 use super::item::Work;
 use super::progress::NOTHING;
-use super::{FUNCTION, PARALLEL_DEVICES, ParkedUplinks, REFUGE_TIME};
+use super::{Batch, FUNCTION, PARALLEL_DEVICES, ParkedUplinks, REFUGE_TIME};
 use crate::event_hubs::ParkedUplink;
 use crate::failure::Class;
 use crate::functions::Outcome;
@@ -34,11 +34,14 @@ enum Next {
 
 /// What became of the items of a batch, counted.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     delivered: usize,
+    ignored: usize,
     parked_again: usize,
     buried: usize,
     waiting: usize,
+    /// Since when the oldest item is parked of those that stay: that wait or were parked again.
+    pub(super) oldest: Option<OffsetDateTime>,
     reason: Option<String>,
 }
 
@@ -49,12 +52,14 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
         is_outage: bool,
         retry_count: u32,
         now: OffsetDateTime,
-    ) -> Outcome {
+    ) -> Tally {
         let mut tally = Tally::default();
         let mut rest = Vec::new();
         for fate in fates {
             match fate {
-                Fate::Done => tally.delivered += 1,
+                Fate::Delivered => tally.delivered += 1,
+                Fate::Ignored => tally.ignored += 1,
+                Fate::DoneBefore => {}
                 Fate::Buried => tally.buried += 1,
                 Fate::Stuck(reason) => tally.wait(reason),
                 Fate::Failed(work, reason) => rest.push((work, Some(reason))),
@@ -66,10 +71,13 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
             let next = self.next(&work.parked, tried, is_outage, retry_count, now);
             let reason = failure.unwrap_or_else(|| "not tried: nothing gets through".to_owned());
             let result = self.settle(&work, &next, &reason).await;
-            (next, reason, result)
+            (next, reason, result, work.first_failed_at())
         });
         let mut settled = settled.buffer_unordered(PARALLEL_DEVICES);
-        while let Some((next, reason, result)) = settled.next().await {
+        while let Some((next, reason, result, parked_at)) = settled.next().await {
+            if next != Next::GiveUp || result.is_err() {
+                tally.oldest = tally.oldest.into_iter().chain(parked_at).min();
+            }
             match (next, result) {
                 (_, Err(failure)) => tally.wait(failure.reason),
                 (Next::Wait, Ok(())) => tally.wait(reason),
@@ -77,7 +85,7 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
                 (Next::GiveUp, Ok(())) => tally.buried += 1,
             }
         }
-        tally.outcome()
+        tally
     }
 
     fn next(&self, parked: &ParkedUplink, tried: bool, is_outage: bool, retry_count: u32, now: OffsetDateTime) -> Next {
@@ -123,9 +131,26 @@ impl Tally {
         self.reason.get_or_insert(reason);
     }
 
-    fn outcome(self) -> Outcome {
-        let Self { delivered, parked_again, buried, waiting, reason } = self;
-        tracing::info!(delivered, parked_again, dead_lettered = buried, waiting, "parked uplinks");
+    /// One line per delivery of a batch. What an earlier delivery was done with is counted in none of the numbers, so that
+    /// they add up over the deliveries.
+    pub(super) fn record(&self, batch: &Batch, now: OffsetDateTime) {
+        let Self { delivered, ignored, parked_again, buried, waiting, oldest, reason } = self;
+        tracing::info!(
+            partition = batch.partition,
+            retry = batch.retry_count,
+            oldest_s = oldest.map(|oldest| (now - oldest).whole_seconds().max(0)),
+            delivered,
+            ignored,
+            parked_again,
+            dead_lettered = buried,
+            waiting,
+            reason,
+            "parked uplinks handled"
+        );
+    }
+
+    pub(super) fn outcome(self) -> Outcome {
+        let Self { delivered, parked_again, buried, waiting, reason, .. } = self;
         let summary = format!("{delivered} delivered, {parked_again} parked again, {buried} dead-lettered");
         match reason {
             Some(reason) => Outcome::Retry(format!("{summary}, {waiting} waiting: {reason}")),

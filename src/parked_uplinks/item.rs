@@ -23,7 +23,7 @@ pub(super) enum Item {
     /// An uplink to deliver.
     Work(Box<Work>),
     /// The settings leave it out by now.
-    Ignored(Ignored),
+    Ignored(Key, Ignored),
     /// No uplink of this application can be made of it.
     Unreadable(Key, DeadLetter),
 }
@@ -52,7 +52,7 @@ impl Item {
         };
         match plan(&up, config) {
             Decision::Deliver(plan) => Self::Work(Box::new(Work { key, parked, up, plan: *plan })),
-            Decision::Ignore(why) => Self::Ignored(why),
+            Decision::Ignore(why) => Self::Ignored(key, why),
         }
     }
 
@@ -72,8 +72,15 @@ impl Item {
     pub(super) fn device(&self) -> Option<&DeviceId> {
         match self {
             Self::Work(work) => Some(&work.up.device.id),
-            Self::Ignored(_) | Self::Unreadable(..) => None,
+            Self::Ignored(..) | Self::Unreadable(..) => None,
         }
+    }
+}
+
+impl Work {
+    /// When it failed first: it is parked since then.
+    pub(super) fn first_failed_at(&self) -> Option<OffsetDateTime> {
+        parse_time(&self.parked.first_failed_at)
     }
 }
 

@@ -64,11 +64,14 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
     }
 
     /// Does what can be done now, in order per device, and decides about the rest.
-    async fn handle(&self, items: Vec<Item>, retry_count: u32) -> Outcome {
+    async fn handle(&self, batch: Batch, items: Vec<Item>) -> Outcome {
         let weather = Weather::new(Instant::now());
         let lanes = futures::stream::iter(by_device(items)).map(|lane| self.serve(lane, &weather));
         let fates: Vec<_> = lanes.buffer_unordered(PARALLEL_DEVICES).concat().await;
-        self.finish(fates, weather.is_outage(), retry_count, OffsetDateTime::now_utc()).await
+        let now = OffsetDateTime::now_utc();
+        let tally = self.finish(fates, weather.is_outage(), batch.retry_count, now).await;
+        tally.record(&batch, now);
+        tally.outcome()
     }
 
     fn read(&self, key: Key, event: &Event) -> Item {
@@ -87,8 +90,6 @@ impl<H: DeviceHub, R: Refuge> ParkedUplinks<H, R> {
     }
 
     async fn bury(&self, letter: &DeadLetter) -> Result<(), Failure> {
-        let (device, reason) = (letter.device_id.as_deref(), letter.reason.as_str());
-        tracing::warn!(device, reason, "a parked uplink goes to the dead letters");
         self.refuge.dead_letter(letter, Instant::now() + REFUGE_TIME).await
     }
 }
@@ -99,8 +100,16 @@ impl<H: DeviceHub, R: Refuge> EventHubFunction for ParkedUplinks<H, R> {
             let key = event.place(&invocation.partition_id);
             Item::guarded(key.clone(), &event, || self.read(key, &event))
         });
-        self.handle(items.collect(), invocation.retry_count).await
+        let items: Vec<_> = items.collect();
+        self.handle(Batch { partition: invocation.partition_id, retry_count: invocation.retry_count }, items).await
     }
+}
+
+/// One delivery of a batch.
+#[derive(Debug)]
+struct Batch {
+    partition: String,
+    retry_count: u32,
 }
 
 /// One lane per device, each in the order of the batch. What names no device has a lane of its own.

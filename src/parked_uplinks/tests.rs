@@ -28,7 +28,11 @@ impl Bench {
         let item = |(sequence_number, parked): (i64, &ParkedUplink)| {
             Item::read(place(sequence_number), parked.clone(), &application(), &config())
         };
-        self.function.handle((0..).zip(parked).map(item).collect(), retry_count).await
+        self.give((0..).zip(parked).map(item).collect(), retry_count).await
+    }
+
+    async fn give(&self, items: Vec<Item>, retry_count: u32) -> Outcome {
+        self.function.handle(Batch { partition: "0".to_owned(), retry_count }, items).await
     }
 
     fn sent(&self) -> usize {
@@ -104,9 +108,44 @@ async fn an_outage_fails_the_batch_and_what_was_delivered_is_not_repeated() {
         bench.hub.state().always = None;
         assert!(!is_retry(&bench.handle(&batch, 1).await));
         assert_eq!(bench.sent(), 2, "no message twice");
-        assert!(!is_retry(&bench.handle(&batch, 2).await));
+        let again = bench.handle(&batch, 2).await;
+        let nothing = "0 delivered, 0 parked again, 0 dead-lettered".to_owned();
+        assert_eq!(again, Outcome::Done(vec![nothing]), "the counts of all deliveries add up");
         assert_eq!(bench.hub.patches().len(), 2, "nothing twice");
     }
+}
+
+#[tokio::test]
+async fn what_the_settings_leave_out_is_counted_once_however_often_its_batch_comes() {
+    let bench = Bench::new();
+    let left_out = || {
+        Item::Ignored(place(7), crate::uplink_delivery::Ignored::Filtered(crate::message_type::MessageType::JoinAccept))
+    };
+    let weather = Weather::new(Instant::now());
+    assert!(matches!(bench.function.attempt(left_out(), &weather).await, Fate::Ignored));
+    assert!(matches!(bench.function.attempt(left_out(), &weather).await, Fate::DoneBefore));
+}
+
+#[tokio::test]
+async fn the_oldest_that_is_told_of_is_one_that_stays() {
+    let bench = Bench::new();
+    let aged = |n: u64, minutes| ParkedUplink { first_failed_at: ago(time::Duration::minutes(minutes)), ..parked(n) };
+    bench.hub.break_device("probe-2", Fault::Both(Class::Retry));
+    bench.hub.break_device("probe-3", Fault::Both(Class::Retry));
+    let given_up = ParkedUplink { attempts: MAX_ATTEMPTS - 1, ..aged(3, 60) };
+    let items = [aged(1, 90), aged(2, 5), given_up];
+    let items = (0..).zip(items).map(|(n, item)| Item::read(place(n), item, &application(), &config()));
+    let weather = Weather::new(Instant::now());
+    let mut fates = Vec::new();
+    for item in items {
+        fates.push(bench.function.attempt(item, &weather).await);
+    }
+    let now = OffsetDateTime::now_utc();
+    let tally = bench.function.finish(fates, false, 0, now).await;
+    let oldest = tally.oldest.expect("one stays");
+    assert_eq!((now - oldest).whole_minutes(), 5, "the delivered and the given up are gone: {tally:?}");
+    let fates = vec![Fate::Delivered, Fate::Ignored, Fate::Buried];
+    assert_eq!(bench.function.finish(fates, false, 0, now).await.oldest, None);
 }
 
 #[tokio::test]
@@ -180,7 +219,7 @@ async fn an_event_whose_reading_panics_is_dead_lettered_and_takes_no_other_along
     let event = Event { body: r#"{"app_s_key":{"key":"00"}}"#.into(), ..Event::default() };
     let broken = Item::guarded(place(1), &event, || panic!("a scripted panic"));
     let sound = Item::read(place(2), parked(2), &application(), &config());
-    let outcome = bench.function.handle(vec![broken, sound], 0).await;
+    let outcome = bench.give(vec![broken, sound], 0).await;
     assert_eq!(outcome, Outcome::Done(vec!["1 delivered, 0 parked again, 1 dead-lettered".to_owned()]));
     assert_eq!(bench.refuge.letters().pop().expect("a dead letter").body, r#"{"app_s_key":{}}"#);
 }
@@ -193,11 +232,11 @@ async fn a_dead_letter_that_cannot_be_written_fails_the_batch_and_is_written_lat
     let unreadable = || Item::unreadable(place(9), "no uplink".to_owned(), &"x".into(), Map::new());
     let batch = [parked(1)];
     assert!(is_retry(&bench.handle(&batch, 0).await));
-    assert!(is_retry(&bench.function.handle(vec![unreadable()], 0).await));
+    assert!(is_retry(&bench.give(vec![unreadable()], 0).await));
     bench.refuge.close(false);
     for _ in 0..2 {
         assert!(!is_retry(&bench.handle(&batch, 1).await));
-        assert!(!is_retry(&bench.function.handle(vec![unreadable()], 1).await));
+        assert!(!is_retry(&bench.give(vec![unreadable()], 1).await));
     }
     assert_eq!((bench.refuge.letters().len(), bench.sent()), (2, 0));
 }

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::error::{Refusal, StackError};
 use crate::config::StackConfig;
-use crate::ids::ApplicationId;
+use crate::ids::{ApplicationId, WebhookId};
 
 /// A server that takes longer to accept a connection is taken for down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +63,23 @@ impl Server {
     }
 }
 
+/// What is called.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Endpoint<'a> {
+    /// A path below `…/applications/{application}/` of a server.
+    OfApplication(Server, &'a str),
+    /// One webhook of the application, and the fields that a read shall hold.
+    Webhook { id: &'a WebhookId, read: &'a str },
+    /// Whose the API key is.
+    AuthInfo,
+}
+
+impl<'a, P: AsRef<str> + ?Sized> From<(Server, &'a P)> for Endpoint<'a> {
+    fn from((server, path): (Server, &'a P)) -> Self {
+        Self::OfApplication(server, path.as_ref())
+    }
+}
+
 impl Stack {
     /// A client. No connection is opened yet.
     ///
@@ -94,18 +111,25 @@ impl Stack {
         self.base.host_str().unwrap_or_default()
     }
 
-    /// Makes a call below `…/applications/{application}/` of a server and returns the JSON of its answer.
+    /// Host and port of the Identity Server.
+    pub(super) fn identity_server(&self) -> String {
+        let host = self.identity.host_str().unwrap_or_default();
+        self.identity.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// Makes a call and returns the JSON of its answer.
     /// `what` names the call in errors, such as "registering `probe-0017` on the Join Server".
     pub(super) async fn call(
         &self,
         method: Method,
-        (server, path): (Server, &str),
+        endpoint: impl Into<Endpoint<'_>>,
         body: Option<&Value>,
         what: &str,
     ) -> Result<Value, StackError> {
+        let endpoint = endpoint.into();
         let mut calls = 1;
         loop {
-            let failure = match self.call_once(&method, (server, path), body, what).await {
+            let failure = match self.call_once(&method, endpoint, body, what).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -123,12 +147,12 @@ impl Stack {
     async fn call_once(
         &self,
         method: &Method,
-        (server, path): (Server, &str),
+        endpoint: Endpoint<'_>,
         body: Option<&Value>,
         what: &str,
     ) -> Result<Value, StackError> {
         let unreachable = |source: reqwest::Error| StackError::unreachable(what, source);
-        let mut request = self.http.request(method.clone(), self.url(server, path)?);
+        let mut request = self.http.request(method.clone(), self.url(endpoint)?);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -146,9 +170,18 @@ impl Stack {
     }
 
     /// Ids of The Things Stack need no escaping in a URL.
-    fn url(&self, server: Server, path: &str) -> Result<Url, StackError> {
+    fn url(&self, endpoint: Endpoint<'_>) -> Result<Url, StackError> {
+        let application = &self.application;
+        let (server, path) = match endpoint {
+            Endpoint::OfApplication(server, path) => (server, format!("applications/{application}/{path}")),
+            Endpoint::Webhook { id, read: "" } => (Server::Application, format!("webhooks/{application}/{id}")),
+            Endpoint::Webhook { id, read } => {
+                (Server::Application, format!("webhooks/{application}/{id}?field_mask={read}"))
+            }
+            Endpoint::AuthInfo => (Server::Identity, "auth_info".to_owned()),
+        };
         let base = if server == Server::Identity { &self.identity } else { &self.base };
-        base.join(&format!("{}applications/{}/{path}", server.prefix(), self.application))
+        base.join(&format!("{}{path}", server.prefix()))
             .map_err(|_| StackError::Unreadable { what: format!("address of `{path}`") })
     }
 }

@@ -305,6 +305,17 @@ impl StackError {
         self.name().is_some_and(|name| name.ends_with("device_not_found") || name == "pkg/redis:not_found")
     }
 
+    /// Whether there is no such webhook. The registry lets its store speak, like the others.
+    pub(super) fn is_webhook_not_found(&self) -> bool {
+        self.name().is_some_and(|name| name.ends_with(":webhook_not_found") || name == "pkg/redis:not_found")
+    }
+
+    /// Whether the server does not know a field that was asked for: its version is older
+    /// (`TheThingsNetwork/lorawan-stack pkg/rpcmiddleware/validator`).
+    pub(super) fn is_unknown_field(&self) -> bool {
+        self.status() == Some(400) && self.name().is_some_and(|name| name.contains("field_mask"))
+    }
+
     /// Whether the Identity Server has this id or these EUIs already.
     pub(super) fn is_taken(&self) -> bool {
         matches!(self.name(), Some("pkg/util/store:id_taken" | "pkg/identityserver:end_device_euis_taken"))

@@ -8,6 +8,7 @@
 //! | `registration` | `tags.lorawan` → an end device to register |
 //! | `devices` | register and delete on the four servers |
 //! | `downlinks` | the downlink queue of a device |
+//! | `webhooks` | the webhooks of the application, and what the API key may do |
 //! | `package` | the `azureiothub` package of Cloud and Enterprise |
 
 mod client;
@@ -19,6 +20,7 @@ mod package;
 mod registration;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 pub use client::Stack;
 pub use downlinks::{Downlink, QueueOperation};
@@ -27,3 +29,4 @@ pub(crate) use message::number;
 pub use message::{ApplicationUp, ForeignApplication, MalformedMessage, parse_time, without_session_keys};
 pub(crate) use registration::ROOT_KEYS;
 pub use registration::{Registration, TagError, VersionIdentifiers};
+pub use webhooks::{FoundWebhook, KeyInfo, Webhook, WebhookUpdate};

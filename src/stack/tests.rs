@@ -1,6 +1,7 @@
 //! The client against a server that answers by script.
 
 mod answers;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -20,6 +20,10 @@ pub(crate) enum Fault {
     Telemetry(Class),
     Twin(Class),
     Both(Class),
+    Each {
+        telemetry: Class,
+        twin: Class,
+    },
     /// The patch is applied, its answer lost.
     LostAnswer,
     Panic,
@@ -124,14 +128,16 @@ impl DeviceHub for ScriptedHub {
         }
         hub.flights.push(flight.clone());
         let telemetry = flight.telemetry.map(|telemetry| match fault {
-            Some(Fault::Telemetry(class) | Fault::Both(class)) => Err(failure(class)),
+            Some(Fault::Telemetry(class) | Fault::Both(class) | Fault::Each { telemetry: class, .. }) => {
+                Err(failure(class))
+            }
             _ => {
                 hub.sent.push(telemetry);
                 Ok(())
             }
         });
         let twin = flight.twin.map(|call| match fault {
-            Some(Fault::Twin(class) | Fault::Both(class)) => Err(failure(class)),
+            Some(Fault::Twin(class) | Fault::Both(class) | Fault::Each { twin: class, .. }) => Err(failure(class)),
             Some(Fault::LostAnswer) => hub.call(device.id.as_str(), call).and(Err(failure(Class::Retry))),
             _ => hub.call(device.id.as_str(), call),
         });

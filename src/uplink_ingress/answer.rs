@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::body::MAX_WEBHOOK_BYTES;
+use super::settle::Settled;
 use crate::ids::DeviceId;
 use crate::message_type::MessageType;
 use crate::stack::{ApplicationUp, ForeignApplication, MalformedMessage};
@@ -44,6 +45,8 @@ pub(super) struct Receipt {
     pub(super) kind: Option<MessageType>,
     pub(super) message_id: Option<String>,
     pub(super) outcome: Outcome,
+    /// Whether it, or a part of it, was parked: told to the operator, not to the caller.
+    pub(super) parked: bool,
     pub(super) reason: Option<String>,
 }
 
@@ -51,17 +54,17 @@ impl Receipt {
     /// The receipt of a message of which nothing has become yet.
     pub(super) fn of(up: &ApplicationUp) -> Self {
         let (device, message_id) = (Some(up.device.id.clone()), Some(up.message_id()));
-        Self { device, kind: up.kind, message_id, outcome: Outcome::Ignored, reason: None }
+        Self { device, kind: up.kind, message_id, outcome: Outcome::Ignored, parked: false, reason: None }
     }
 
     /// The receipt of a body that went to the dead letters unread.
     pub(super) fn unread(reason: String) -> Self {
         let (outcome, reason) = (Outcome::DeadLettered, Some(reason));
-        Self { device: None, kind: None, message_id: None, outcome, reason }
+        Self { device: None, kind: None, message_id: None, outcome, parked: false, reason }
     }
 
-    pub(super) fn with(self, outcome: Outcome, reason: Option<String>) -> Self {
-        Self { outcome, reason, ..self }
+    pub(super) fn with(self, Settled { outcome, parked, reason }: Settled) -> Self {
+        Self { outcome, parked, reason, ..self }
     }
 }
 

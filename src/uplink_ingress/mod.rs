@@ -36,6 +36,7 @@ use crate::uplink_delivery::{Decision, DeviceHub, Refuge, UplinkDelivery, plan};
 use answer::{Outcome, Receipt, Refusal};
 use authorise::Authorise;
 use once::Once;
+use settle::Settled;
 
 /// The function's name, in dead letters too.
 pub const FUNCTION: &str = "UplinkIngress";
@@ -97,10 +98,13 @@ impl<H: DeviceHub, R: Refuge> UplinkIngress<H, R> {
     async fn plan_and_settle(&self, up: &ApplicationUp, arrival: Instant) -> Result<Receipt, Refusal> {
         let receipt = Receipt::of(up);
         match plan(up, &self.config) {
-            Decision::Ignore(why) => Ok(receipt.with(Outcome::Ignored, Some(why.to_string()))),
+            Decision::Ignore(why) => {
+                let reason = Some(why.to_string());
+                Ok(receipt.with(Settled { outcome: Outcome::Ignored, parked: false, reason }))
+            }
             Decision::Deliver(plan) => {
                 let settled = self.once.run(&plan.message_id, self.settle(up, &plan, arrival)).await?;
-                Ok(receipt.with(settled.outcome, settled.reason))
+                Ok(receipt.with(settled))
             }
         }
     }
@@ -145,8 +149,8 @@ fn record(result: &Result<Receipt, Refusal>, arrival: Instant) {
         Ok(receipt) => {
             let (device, kind) =
                 (receipt.device.as_ref().map(DeviceId::as_str), receipt.kind.map_or("unknown", MessageType::key));
-            let (outcome, reason) = (receipt.outcome.name(), receipt.reason.as_deref());
-            tracing::info!(device, r#type = kind, outcome, reason, ms, "webhook");
+            let (outcome, parked, reason) = (receipt.outcome.name(), receipt.parked, receipt.reason.as_deref());
+            tracing::info!(device, "type" = kind, outcome, parked, reason, ms, "webhook");
         }
         Err(refusal) => {
             tracing::warn!(outcome = "refused", status = refusal.status().as_u16(), reason = %refusal, ms, "webhook")

@@ -46,7 +46,7 @@ impl Once {
             return Ok(entry.into_value());
         }
         let reason = format!("{} before", entry.value().outcome.name());
-        Ok(Settled { outcome: Outcome::Duplicate, reason: Some(reason) })
+        Ok(Settled { outcome: Outcome::Duplicate, parked: false, reason: Some(reason) })
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     async fn settle(once: &Once, message_id: &str) -> Outcome {
-        let settled = async { Ok(Settled { outcome: Outcome::Delivered, reason: None }) };
+        let settled = async { Ok(Settled { outcome: Outcome::Delivered, parked: false, reason: None }) };
         once.run(message_id, settled).await.expect("settled").outcome
     }
 

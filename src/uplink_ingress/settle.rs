@@ -20,6 +20,8 @@ const DEFECT: &str = "the message met a defect of this bridge";
 #[derive(Clone, Debug)]
 pub(super) struct Settled {
     pub(super) outcome: Outcome,
+    /// Whether it, or a part of it, was parked.
+    pub(super) parked: bool,
     pub(super) reason: Option<String>,
 }
 
@@ -39,12 +41,13 @@ impl<H: DeviceHub, R: Refuge> UplinkIngress<H, R> {
             async { if let Some(never) = &never { self.bury(up, never, deadline).await } else { Ok(()) } },
         );
         parked.and(buried)?;
+        let is_parked = open.is_some();
         let (outcome, reason) = match (open, never) {
             (_, Some(never)) => (Outcome::DeadLettered, Some(never.reason)),
             (Some(open), None) => (Outcome::Parked, Some(open.reason)),
             (None, None) => (Outcome::Delivered, None),
         };
-        Ok(Settled { outcome, reason })
+        Ok(Settled { outcome, parked: is_parked, reason })
     }
 
     async fn park(&self, up: &ApplicationUp, open: &Unfinished, deadline: Instant) -> Result<(), Refusal> {
@@ -71,7 +74,11 @@ impl<H: DeviceHub, R: Refuge> UplinkIngress<H, R> {
         let open = Open { telemetry: true, twin: true, waiting_downlink: true };
         let unfinished = Unfinished { open, class: Class::Poison, reason: DEFECT.to_owned() };
         self.bury(up, &unfinished, budget::parking_deadline(arrival)).await?;
-        Ok(Receipt::of(up).with(Outcome::DeadLettered, Some(DEFECT.to_owned())))
+        Ok(Receipt::of(up).with(Settled {
+            outcome: Outcome::DeadLettered,
+            parked: false,
+            reason: Some(DEFECT.to_owned()),
+        }))
     }
 
     /// Dead-letters a body over which this program panicked before it knew what it is. It is not read again.

@@ -280,6 +280,25 @@ async fn only_what_is_neither_delivered_nor_parked_is_answered_503_and_tried_aga
 }
 
 #[tokio::test]
+async fn a_message_of_which_one_part_waits_and_one_never_can_be_delivered_counts_as_parked_too() {
+    let up = ApplicationUp::parse(uplink(10).into(), None).expect("a message");
+    for (fault, outcome, is_parked) in [
+        (Some(Fault::Each { telemetry: Class::Poison, twin: Class::Retry }), Outcome::DeadLettered, true),
+        (Some(Fault::Both(Class::Poison)), Outcome::DeadLettered, false),
+        (Some(Fault::Both(Class::Retry)), Outcome::Parked, true),
+        (None, Outcome::Delivered, false),
+    ] {
+        let hub = Arc::new(ScriptedHub::default());
+        hub.state().always = fault;
+        let delivery = Arc::new(UplinkDelivery::new(hub, &config()));
+        let application = ApplicationId::parse("cold-store").expect("a valid id");
+        let ingress = UplinkIngress::new(delivery, Arc::new(ScriptedRefuge::default()), application, config());
+        let receipt = ingress.plan_and_settle(&up, Instant::now()).await.expect("kept");
+        assert_eq!((receipt.outcome, receipt.parked), (outcome, is_parked));
+    }
+}
+
+#[tokio::test]
 async fn a_panic_ends_in_the_dead_letters() {
     let bench = Bench::new();
     bench.fail(Fault::Panic);

@@ -48,6 +48,33 @@ fn the_functions_are_bound_to_what_the_code_serves() {
 }
 
 #[test]
+fn the_local_settings_start_the_handler_and_name_nothing_that_nobody_reads() {
+    /// Read by the Functions host and Core Tools
+    /// (<https://learn.microsoft.com/azure/azure-functions/functions-app-settings>).
+    const OF_THE_PLATFORM: [&str; 3] = [
+        "FUNCTIONS_WORKER_RUNTIME",
+        "AzureWebJobsStorage",
+        "AzureFunctionsJobHost__customHandler__description__defaultExecutablePath",
+    ];
+    let sample = json("local.settings.sample.json");
+    let values = sample["Values"].as_object().expect("an object");
+    let of_the_code = |name: &str| tts_iot_hub::config::SETTINGS.iter().any(|(known, ..)| *known == name);
+    for (name, value) in values {
+        assert!(value.is_string(), "Core Tools take texts only: {name}");
+        assert!(OF_THE_PLATFORM.contains(&name.as_str()) != of_the_code(name), "{name}");
+    }
+    assert!(OF_THE_PLATFORM.iter().all(|name| values.contains_key(*name)));
+    let built = values[OF_THE_PLATFORM[2]].as_str().expect("a text");
+    let packaged = json("host.json")["customHandler"]["description"]["defaultExecutablePath"].clone();
+    assert_eq!(built.rsplit('/').next(), packaged.as_str().and_then(|path| path.rsplit('/').next()));
+
+    // Every setting that must be given is given, in its form.
+    let host = [("FUNCTIONS_CUSTOMHANDLER_PORT".to_owned(), "7075".to_owned())];
+    let given = values.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
+    tts_iot_hub::config::Config::from_vars(given.chain(host)).expect("a configuration");
+}
+
+#[test]
 fn nothing_in_the_bridge_knows_the_simulator() {
     fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
         for entry in std::fs::read_dir(folder).expect("a folder") {

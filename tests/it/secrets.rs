@@ -7,7 +7,16 @@ use crate::support::*;
 
 #[tokio::test]
 async fn s1_no_secret_and_no_root_key_is_logged_at_any_level_or_kept_in_tags_or_dead_letters() {
-    let world = world_with(&[("LOG_LEVEL", "trace")]).await;
+    expect_no_secret("text").await;
+}
+
+#[tokio::test]
+async fn s1_no_secret_and_no_root_key_is_in_a_record_written_as_json() {
+    expect_no_secret("json").await;
+}
+
+async fn expect_no_secret(log_format: &str) {
+    let world = world_with(&[("LOG_LEVEL", "trace"), ("LOG_FORMAT", log_format)]).await;
     // A registration that works, one that never can, an uplink delivered, one parked, one refused, one with a session key.
     service(&world).create_device("meter-0001", &lorawan_tags(1)).await.expect("made");
     let mut poison = lorawan_tags(2);

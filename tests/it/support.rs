@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulator::event_hubs::{PropertyValue, StoredEvent};
 use simulator::eventually::eventually;
+use simulator::infra::Infra;
 use simulator::iot_hub::BUILT_IN_EVENTS;
 use simulator::service_client::ServiceClient;
 use simulator::world::{APPLICATION_ID, EventHubsOptions, Handler, Ports, World, WorldOptions};
@@ -33,22 +34,34 @@ pub(crate) async fn world_with(settings: &[(&str, &str)]) -> World {
 }
 
 pub(crate) async fn start(handler: Handler, settings: &[(&str, &str)]) -> World {
+    start_as(handler, settings, None, Box::new(|_| {})).await
+}
+
+/// A world that a template made.
+pub(crate) async fn start_as(
+    handler: Handler,
+    settings: &[(&str, &str)],
+    infra: Option<Infra>,
+    log: Box<dyn Fn(&str) + Send + Sync>,
+) -> World {
     let settings: BTreeMap<_, _> =
         settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let options = WorldOptions {
         ports: Ports::default(),
         event_hubs: EventHubsOptions::default(),
+        infra,
         app_root: root().to_owned(),
         handler,
         settings,
         limits: None,
-        log: Box::new(|_| {}),
+        without_stack_rights: Vec::new(),
+        log,
     };
     World::start(options).await.expect("the world starts")
 }
 
 pub(crate) fn service(world: &World) -> ServiceClient {
-    ServiceClient::new(world, "iothubowner").expect("the policy exists")
+    ServiceClient::operator(world).expect("it is let in")
 }
 
 pub(crate) async fn expect(what: &str, condition: impl FnMut() -> bool) {

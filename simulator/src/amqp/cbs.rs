@@ -48,6 +48,7 @@ fn accept((code, text): (i32, &str)) -> Outcome {
 fn refused(why: Refused) -> Outcome {
     match why {
         Refused::TooMany => refuse(403, Refused::TooMany.to_string()),
+        Refused::LocalAuthDisabled => refuse(401, Refused::LocalAuthDisabled.to_string()),
         why => refuse(401, format!("InvalidToken: {why}")),
     }
 }

@@ -1,6 +1,7 @@
 //! What the tokens of a connection open, and until when.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fe2o3_amqp_types::definitions::{AmqpError, Error};
@@ -28,6 +29,9 @@ pub(crate) enum Refused {
     Audience(String),
     #[error("{0}")]
     Token(String),
+    // As the service says it (`Azure/azure-sdk-for-js#32923`).
+    #[error("LocalAuthDisabled: Authorization failed because SAS authentication has been disabled for the namespace.")]
+    LocalAuthDisabled,
     #[error("the connection holds too many tokens")]
     TooMany,
 }
@@ -41,7 +45,8 @@ impl Refused {
             Self::Token(_) => 2,
             Self::Audience(_) => 3,
             Self::Expired(_) => 4,
-            Self::TooMany => 5,
+            Self::LocalAuthDisabled => 5,
+            Self::TooMany => 6,
         }
     }
 }
@@ -72,6 +77,8 @@ impl Scope {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) scope: Scope,
+    /// Whom a bearer token names; `None` for a key, whose rights were looked at already.
+    pub(crate) principal: Option<String>,
     /// Unix time in seconds by the clock of the machine; `i64::MAX` for ever.
     pub(crate) expires_at: i64,
 }
@@ -100,11 +107,12 @@ impl Grants {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a grant; it takes the place of an older one for the same scope.
+    /// Adds a grant; it takes the place of an older one of the same principal, or of a key, for the same scope.
     pub(crate) fn add(&self, grant: Grant) -> Result<(), Refused> {
         let now = (self.now)().unix_timestamp();
         let mut held = self.held();
-        held.retain(|other| other.scope != grant.scope && other.expires_at > now);
+        let is_other = |other: &Grant| other.scope != grant.scope || other.principal != grant.principal;
+        held.retain(|other| is_other(other) && other.expires_at > now);
         if held.len() >= MAX_GRANTS {
             return Err(Refused::TooMany);
         }
@@ -114,24 +122,36 @@ impl Grants {
         Ok(())
     }
 
-    /// Whether a scope is open now.
-    pub(crate) fn opens(&self, scope: &Scope) -> bool {
-        self.time_left(scope).is_some()
+    /// Whether a scope is open now, by a key or for a principal that `may` do what is asked. The error says why that one may not;
+    /// it is `None` if nothing opens the scope.
+    pub(crate) fn opens<E>(&self, scope: &Scope, may: impl Fn(&str) -> Result<(), E>) -> Result<(), Option<E>> {
+        let now = (self.now)().unix_timestamp();
+        let mut why = None;
+        for grant in self.held().iter().filter(|grant| grant.scope.covers(scope) && grant.expires_at > now) {
+            match grant.principal.as_deref().map_or(Ok(()), &may) {
+                Ok(()) => return Ok(()),
+                Err(denied) => why = Some(denied),
+            }
+        }
+        Err(why)
     }
 
-    fn time_left(&self, scope: &Scope) -> Option<Duration> {
+    /// How long a key, or a principal that `may`, still opens a scope.
+    fn time_left(&self, scope: &Scope, may: impl Fn(&str) -> bool) -> Option<Duration> {
         let now = (self.now)();
         let held = self.held();
-        let last = held.iter().filter(|grant| grant.scope.covers(scope)).map(|grant| grant.expires_at).max()?;
+        let opening =
+            held.iter().filter(|grant| grant.scope.covers(scope) && grant.principal.as_deref().is_none_or(&may));
+        let last = opening.map(|grant| grant.expires_at).max()?;
         let left = time::Duration::seconds(last.saturating_sub(now.unix_timestamp()))
             .saturating_sub(time::Duration::nanoseconds(now.nanosecond().into()));
         Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 
-    /// Returns when the scope is no longer open, with the error that ends its links.
-    pub(crate) async fn end(&self, scope: &Scope) -> Error {
+    /// Returns when no key and no principal that `may` opens the scope any more, with the error that ends its links.
+    async fn end(&self, scope: &Scope, may: impl Fn(&str) -> bool) -> Error {
         let mut added = self.added.subscribe();
-        while let Some(left) = self.time_left(scope) {
+        while let Some(left) = self.time_left(scope, &may) {
             tokio::select! {
                 () = tokio::time::sleep(left.min(LONGEST_WAIT)) => {}
                 // The sender is ours, so it is there.
@@ -139,6 +159,31 @@ impl Grants {
             }
         }
         error(AmqpError::UnauthorizedAccess, "The token has expired: put a new one at $cbs before the old one ends.")
+    }
+}
+
+/// By what right a link is open. A token that ends, or another that comes, may end it.
+pub(crate) struct LinkRight {
+    grants: Arc<Grants>,
+    scope: Scope,
+    may: Box<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for LinkRight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkRight").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+impl LinkRight {
+    /// The right of a link at this scope, by a key or by a principal that `may` do there what the link does.
+    pub(crate) fn new(grants: Arc<Grants>, scope: Scope, may: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self { grants, scope, may: Box::new(may) }
+    }
+
+    /// Returns when the right ends, with the error to end the link with.
+    pub(crate) async fn end(&self) -> Error {
+        self.grants.end(&self.scope, &self.may).await
     }
 }
 
@@ -150,8 +195,12 @@ mod tests {
 
     use super::*;
 
+    fn opens(grants: &Grants, path: &str) -> bool {
+        grants.opens(&Scope::new("a", path), |_| Ok::<_, ()>(())).is_ok()
+    }
+
     fn grant(path: &str, expires_at: i64) -> Grant {
-        Grant { scope: Scope::new("a", path), expires_at }
+        Grant { scope: Scope::new("a", path), principal: None, expires_at }
     }
 
     /// Goes with the paused clock of a test, and shows 1970 when it is first read.
@@ -177,17 +226,48 @@ mod tests {
     async fn an_expired_grant_opens_nothing_and_a_renewed_one_goes_on() {
         let grants = Grants::by(paused);
         grants.add(grant("hub", 0)).expect("room");
-        assert!(!grants.opens(&Scope::new("a", "hub")));
+        assert!(!opens(&grants, "hub"));
         grants.add(grant("hub", 60)).expect("room");
-        assert!(grants.opens(&Scope::new("a", "hub/x")));
+        assert!(opens(&grants, "hub/x"));
         let scope = Scope::new("a", "hub/x");
         let renew = async {
             tokio::task::yield_now().await;
             grants.add(grant("hub", 90)).expect("room");
         };
-        let (ended, ()) = tokio::join!(grants.end(&scope), renew);
+        let (ended, ()) = tokio::join!(grants.end(&scope, |_| false), renew);
         assert_eq!(paused().unix_timestamp(), 90, "the first would have ended before: {ended:?}");
-        assert!(!grants.opens(&scope));
+        assert!(!opens(&grants, "hub/x"));
+    }
+
+    #[test]
+    fn a_token_of_a_principal_opens_what_that_one_may_and_a_key_opens_all() {
+        let grants = Grants::by(|| OffsetDateTime::UNIX_EPOCH);
+        let scope = Scope::new("a", "hub");
+        let may = |principal: &str| if principal == "good" { Ok(()) } else { Err(principal.to_owned()) };
+        assert_eq!(grants.opens(&scope, may), Err(None));
+        grants.add(Grant { principal: Some("bad".to_owned()), ..grant("hub", 60) }).expect("room");
+        assert_eq!(grants.opens(&scope, may), Err(Some("bad".to_owned())));
+        grants.add(Grant { principal: Some("good".to_owned()), ..grant("", 60) }).expect("room");
+        assert_eq!(grants.opens(&scope, may), Ok(()));
+        grants.add(grant("hub", 60)).expect("room");
+        assert_eq!(grants.opens(&scope, |_| Err(())), Ok(()), "a key");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_ends_with_the_token_of_the_one_that_may_whoever_else_puts_one() {
+        let grants = Arc::new(Grants::by(paused));
+        let begin = paused().unix_timestamp();
+        let token =
+            |principal: &str, seconds| Grant { principal: Some(principal.to_owned()), ..grant("hub", begin + seconds) };
+        let may = |principal: &str| if principal == "good" { Ok(()) } else { Err(()) };
+        let (hub, below) = (Scope::new("a", "hub"), Scope::new("a", "hub/x"));
+        grants.add(token("good", 60)).expect("room");
+        grants.add(token("bad", 600)).expect("room");
+        assert_eq!(grants.opens(&hub, may), Ok(()), "the token of another takes no right away");
+        let right = LinkRight::new(grants.clone(), below, move |principal| may(principal).is_ok());
+        right.end().await;
+        assert_eq!(paused().unix_timestamp() - begin, 60, "nor does it prolong one");
+        assert_eq!(grants.opens(&hub, may), Err(Some(())), "the other token is still there");
     }
 
     #[test]

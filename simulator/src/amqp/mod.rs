@@ -24,7 +24,7 @@ pub use doors::DoorError;
 pub use fault::Fault;
 
 pub(crate) use doors::{Door, Doors, Outside};
-pub(crate) use grants::{Grant, Grants, Refused, Scope};
+pub(crate) use grants::{Grant, Grants, LinkRight, Refused, Scope};
 pub(crate) use requests::{Outcome, field, refuse};
 pub(crate) use service::{AnyMessage, Attaching, Credentials, Node, Service, error, path};
 

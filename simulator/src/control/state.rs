@@ -7,13 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::problem::{Asked, Problem};
 use super::{App, faults, switches};
-use crate::world::World;
+use crate::world::{LOCAL_USER, World};
 
 /// Most devices in one answer.
 const MAX_DEVICES: usize = 200;
-
-/// Each Event Hub that a function reads, with its consumer group.
-const READERS: [(&str, &str); 2] = [("stack-events", "forwarder"), ("parked-uplinks", "parked-uplinks")];
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Filter {
@@ -35,8 +32,6 @@ pub(super) struct Wanted {
     resource: String,
 }
 
-/// In whose name tokens are minted here.
-const LOCAL_USER: &str = "local-user";
 /// How long they hold, as Microsoft Entra's usually do.
 const TOKEN_LIFETIME: time::Duration = time::Duration::hours(1);
 
@@ -86,10 +81,7 @@ fn meters(world: &World) -> Value {
 fn event_hubs(world: &World) -> Value {
     let length =
         |hub: &crate::event_hubs::EventHub| (0..hub.partition_count()).map(|number| hub.end(number)).sum::<i64>();
-    let lag = |name: &str| {
-        let reader = READERS.iter().find(|(hub, _)| *hub == name);
-        reader.map(|(hub, group)| world.functions.lag(hub, group))
-    };
+    let lag = |name: &str| world.functions.lag_at(name);
     let hubs =
         world.events.hubs().map(|hub| (hub.name().to_owned(), json!({"events": length(hub), "lag": lag(hub.name())})));
     hubs.collect::<Map<_, _>>().into()

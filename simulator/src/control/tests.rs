@@ -29,7 +29,9 @@ impl Desk {
             handler: Handler::ByHand,
             settings: BTreeMap::new(),
             event_hubs: EventHubsOptions::default(),
+            infra: None,
             limits: None,
+            without_stack_rights: Vec::new(),
             log: Box::new(|_| {}),
         };
         let world = Arc::new(World::start(options).await.expect("the world starts"));

@@ -13,7 +13,7 @@ use crate::fixtures;
 use crate::iot_hub;
 use crate::service_client::ServiceClient;
 use crate::stack::{LocalDevice, WebhookAnswer};
-use crate::world::{APPLICATION_ID, StartError, World};
+use crate::world::{DEAD_LETTERS, PARKED_UPLINKS, StartError, World};
 
 /// How long something may take to show at the other end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,7 +49,7 @@ pub(super) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(world: &'a World) -> Result<Self, StartError> {
-        let service = ServiceClient::new(world, "iothubowner")?;
+        let service = ServiceClient::operator(world)?;
         Ok(Self { world, service, missing: vec![], delivered: BTreeSet::new(), payloads: 0, parked_on_the_way: 0 })
     }
 
@@ -153,22 +153,24 @@ impl<'a> Stage<'a> {
         story.scene("Messages of all eleven types, and nasty payloads");
         let fixtures: Vec<_> = fixtures::webhooks().into_iter().chain(fixtures::nasty()).collect();
         for fixture in &fixtures {
-            let answer = self.world.stack.send_raw(fixture.body.as_bytes(), BY_BODY).await;
+            let body = fixture.of_application(self.world.application_id());
+            let answer = self.world.stack.send_raw(body.as_bytes(), BY_BODY).await;
             // A session key is taken out on the way: that body arrives changed, on purpose.
-            let body = if fixture.body.contains("\"app_s_key\"") { None } else { Some(fixture.body.as_bytes()) };
-            self.account(&format!("fixture {}", fixture.name), body, &answer);
+            let is_whole = !body.contains("\"app_s_key\"");
+            self.account(&format!("fixture {}", fixture.name), is_whole.then_some(body.as_bytes()), &answer);
         }
         story.tell(format_args!("{} messages were played as The Things Stack sends them", fixtures.len()));
 
         let unknown = json!({
-            "end_device_ids": {"device_id": FROM_THE_STACK[0], "application_ids": {"application_id": APPLICATION_ID}},
+            "end_device_ids": {"device_id": FROM_THE_STACK[0], "application_ids": {"application_id": self.world.application_id()}},
             "uplink_of_tomorrow": {"f_port": 1},
         });
         let answer = self.world.stack.send_raw(unknown.to_string().as_bytes(), BY_BODY).await;
         self.check("a message type of tomorrow is ignored and counted", outcome(&answer).as_deref() == Some("ignored"));
-        let again = fixtures.first().map(|fixture| fixture.body.as_bytes()).unwrap_or_default();
+        let again =
+            fixtures.first().map(|fixture| fixture.of_application(self.world.application_id())).unwrap_or_default();
         for _ in 0..2 {
-            let answer = self.world.stack.send_raw(again, BY_BODY).await;
+            let answer = self.world.stack.send_raw(again.as_bytes(), BY_BODY).await;
             let is_duplicate = outcome(&answer).as_deref() == Some("duplicate");
             self.check("the same webhook again has no second effect", is_duplicate);
         }
@@ -291,7 +293,7 @@ impl<'a> Stage<'a> {
         let slowest = answers.iter().map(|answer| answer.took).max().unwrap_or_default();
         story.tell(format_args!("{parked} uplinks were parked, the slowest answer after {} ms", slowest.as_millis()));
         self.expect("what was parked is delivered after the outage", || {
-            world.functions.lag("parked-uplinks", "parked-uplinks") == 0
+            world.functions.lag_at(PARKED_UPLINKS) == Some(0)
         })
         .await;
         story.tell("the hub is back; ParkedUplinks delivered what had waited");
@@ -308,7 +310,7 @@ impl<'a> Stage<'a> {
             format!("an uplink of a disabled device is dead-lettered, not {outcome:?}"),
             outcome.as_deref() == Some("dead_lettered"),
         );
-        story.tell(format_args!("{id} was disabled in IoT Hub: its uplink is in dead-letters with the reason"));
+        story.tell(format_args!("{id} was disabled in IoT Hub: its uplink is in {DEAD_LETTERS} with the reason"));
         Ok(())
     }
 

@@ -5,11 +5,11 @@ mod corpus;
 mod report;
 mod story;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::run::{Signals, app_root, build_handler};
-use crate::world::{EventHubsOptions, Handler, Ports, StartError, World, WorldOptions};
+use crate::infra::Infra;
+use crate::run::{Bridge, Signals};
+use crate::world::{EventHubsOptions, Ports, StartError, World, WorldOptions};
 use acts::Stage;
 use report::Report;
 use story::Story;
@@ -25,8 +25,8 @@ pub struct Options {
     pub payloads: Option<PathBuf>,
     /// Stay up afterwards.
     pub keep: bool,
-    /// The handler; built if absent.
-    pub handler: Option<PathBuf>,
+    /// What to run between the services.
+    pub bridge: Bridge,
 }
 
 /// Plays the main job. Returns whether nothing is missing.
@@ -35,13 +35,13 @@ pub struct Options {
 /// If something cannot be started or a service refuses what it must take.
 pub async fn demo(options: Options) -> Result<bool, StartError> {
     let payloads = options.payloads.as_deref().map(corpus::read).transpose()?.unwrap_or_default();
+    let infra = options.bridge.infra()?;
     let mut story = Story::new(options.json);
     story.scene("The handler is built and the services start");
-    let handler = match options.handler {
-        Some(program) => program,
-        None => build_handler().await?,
-    };
-    let world = start(&handler).await?;
+    if let Some(infra) = &infra {
+        tell_of(infra, &mut story);
+    }
+    let world = start(infra, &options.bridge, !payloads.is_empty(), &mut story).await?;
     story.tell(format_args!(
         "IoT Hub on port {}, its service API on {}, Event Hubs on {}, The Things Stack on {}, the Functions host on {}",
         world.iot_hub.mqtt_addr().port(),
@@ -77,17 +77,45 @@ pub async fn demo(options: Options) -> Result<bool, StartError> {
     Ok(report.missing().is_empty())
 }
 
-async fn start(handler: &Path) -> Result<World, StartError> {
+fn tell_of(infra: &Infra, story: &mut Story) {
+    story.tell(format_args!(
+        "the template says: hub {}, Event Hubs {}, {} routes, {} role assignments, {} app settings",
+        infra.hub.host_name,
+        infra.namespace.host_name,
+        infra.hub.routes.len(),
+        infra.assignments().len(),
+        infra.app.settings.len()
+    ));
+    story.tell(format_args!(
+        "its size {} × {:?} holds for routes and endpoints; the story takes a day in a minute, so rates and quota are left out",
+        infra.hub.sku.1, infra.hub.sku.0
+    ));
+    story.tell("changed is only what leads to this machine; every door asks for the role or the right");
+}
+
+async fn start(
+    infra: Option<Infra>,
+    bridge: &Bridge,
+    has_corpus: bool,
+    story: &mut Story,
+) -> Result<World, StartError> {
     // The host's and the handler's lines are for the one who looks for them: RUST_LOG=simulator=info.
     let log = Box::new(|line: &str| tracing::info!("{line}"));
+    // A corpus brings more devices than an S1 hub makes in a minute. Without one a template's settings stay as they are.
+    let is_large = has_corpus || infra.is_none();
+    if is_large && infra.is_some() {
+        story.tell("IOTHUB_SKU is S3 in place of the template's: the payloads bring more devices than a smaller hub makes in a minute");
+    }
+    let sku = is_large.then(|| ("IOTHUB_SKU".to_owned(), "S3".to_owned()));
     World::start(WorldOptions {
         ports: Ports::default(),
         event_hubs: EventHubsOptions::default(),
-        app_root: app_root()?,
-        handler: Handler::Program(handler.to_owned()),
-        // A corpus brings more devices than an S1 hub makes in a minute.
-        settings: BTreeMap::from([("IOTHUB_SKU".to_owned(), "S3".to_owned())]),
+        infra,
+        app_root: bridge.app_root()?,
+        handler: bridge.handler().await?,
+        settings: sku.into_iter().collect(),
         limits: None,
+        without_stack_rights: Vec::new(),
         log,
     })
     .await
@@ -97,7 +125,7 @@ fn what_next(world: &World) -> Result<(), StartError> {
     let (url, headers) = world.webhook();
     let headers: Vec<_> = headers.iter().map(|(name, value)| format!("-H '{name}: {value}'")).collect();
     let up = r#"{"end_device_ids":{"device_id":"by-hand","application_ids":{"application_id":"APP"}},"uplink_message":{"f_port":1,"decoded_payload":{"hello":"hub"}}}"#
-        .replace("APP", crate::world::APPLICATION_ID);
+        .replace("APP", world.application_id());
     let description = world.ca_file().with_file_name("world.json");
     std::fs::write(&description, format!("{:#}\n", world.description()))?;
     println!("\nEverything stays up until ctrl-c. Try an uplink of your own:\n");

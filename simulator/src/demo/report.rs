@@ -9,7 +9,7 @@ use crate::event_hubs::{EventHub, PropertyValue, StoredEvent};
 use crate::functions_host;
 use crate::iot_hub::{self, BUILT_IN_EVENTS};
 use crate::stack;
-use crate::world::World;
+use crate::world::{DEAD_LETTERS, PARKED_UPLINKS, World};
 
 /// What was counted where.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Report {
             by_uplink_flow && property("open").is_none_or(|open| open.contains("telemetry"))
         };
         // A letter whose answer was slow to come may have been written twice: it is one uplink.
-        let letters = events(world, "dead-letters");
+        let letters = events(world, DEAD_LETTERS);
         let letters: HashSet<&[u8]> =
             letters.iter().filter(lost_telemetry).map(|stored| &stored.event.body[..]).collect();
         let dead_lettered = letters.len() as u64;
@@ -87,7 +87,7 @@ impl Report {
             forwarder: totals(&world.functions.invocation_log("EventHubForwarder")),
             in_hub: ids.len() as u64,
             duplicated: (telemetry.len() - ids.len()) as u64,
-            parked: world.functions.lag("parked-uplinks", "parked-uplinks"),
+            parked: world.functions.lag_at(PARKED_UPLINKS).unwrap_or_default(),
             dead_lettered,
             downlinks_in_twins,
             parked_on_the_way: stage.parked_on_the_way,

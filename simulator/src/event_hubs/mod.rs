@@ -7,5 +7,5 @@ mod store;
 
 pub use crate::amqp::{DoorError, Fault};
 pub use amqp::{AmqpOptions, AmqpServer, AmqpServerError, Counters, SasPolicy};
-pub use namespace::{DEFAULT_CONSUMER_GROUP, Namespace};
+pub use namespace::{Barred, Claim, DEFAULT_CONSUMER_GROUP, Namespace};
 pub use store::{Event, EventHub, PartitionState, PropertyValue, RETAINED_BYTES, StoredEvent};

@@ -45,6 +45,8 @@ pub(super) struct EventHubTrigger {
     pub(super) binding: String,
     pub(super) event_hub: String,
     pub(super) consumer_group: String,
+    /// The setting, or the group of settings, that says how the namespace is reached.
+    pub(super) connection: String,
     pub(super) shape: Shape,
     pub(super) retry: RetryPolicy,
 }
@@ -186,7 +188,8 @@ fn event_hub_trigger(
         _ => return Err("cardinality must be many or one, dataType binary, string or nothing".to_owned()),
     };
     let consumer_group = expand(binding.consumer_group.as_deref().unwrap_or("$Default"), settings);
-    Ok(EventHubTrigger { binding: binding.name.clone(), event_hub, consumer_group, shape, retry })
+    let connection = connection.to_owned();
+    Ok(EventHubTrigger { binding: binding.name.clone(), event_hub, consumer_group, connection, shape, retry })
 }
 
 /// Source of the rules: `Azure/azure-functions-host` `Utility.cs` (`ValidateRetryOptions`).

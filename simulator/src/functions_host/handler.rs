@@ -44,6 +44,8 @@ const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
 pub(super) struct Launch {
     pub(super) executable: PathBuf,
     pub(super) settings: BTreeMap<String, String>,
+    /// What the platform adds to them.
+    pub(super) platform: BTreeMap<String, String>,
 }
 
 /// The state of the current process.
@@ -240,6 +242,7 @@ fn spawn(shared: &Arc<Shared>, instance: &Instance, launch: &Launch) -> std::io:
         .env_clear()
         .envs(inherited)
         .envs(&launch.settings)
+        .envs(&launch.platform)
         .env("FUNCTIONS_CUSTOMHANDLER_PORT", &port)
         .env("FUNCTIONS_CUSTOMHANDLER_WORKER_ID", &id)
         .env("FUNCTIONS_HTTPWORKER_PORT", &port)

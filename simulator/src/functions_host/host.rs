@@ -1,6 +1,6 @@
 //! The handle of a running host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::app::{App, StartError};
 use super::fleet::{Instance, group_of};
-use super::function::{EventHubTrigger, Function, Trigger};
 use super::handler::{Handler, Launch, attach, supervise};
+use super::listener::{Connections, event_hub_trigger};
 use super::log::{Log, LogSink};
 use super::pace::Pace;
 use super::server;
-use super::shared::{Counters, Cursor, Parts, Shared};
+use super::shared::{Counters, Parts, Shared};
 use super::trigger::{Consumer, consume};
+use crate::entra::ManagedIdentity;
 use crate::event_hubs::Namespace;
 use crate::happenings::Happenings;
 
@@ -39,6 +40,10 @@ pub struct HostOptions {
     pub executable: Option<PathBuf>,
     /// App settings: the environment of the handler, which inherits little else.
     pub settings: BTreeMap<String, String>,
+    /// What the platform puts into that environment beside them.
+    pub platform: BTreeMap<String, String>,
+    /// The managed identities of the app. Its triggers read with the one that the settings of their connection name.
+    pub identities: Vec<ManagedIdentity>,
     /// Where callers of HTTP triggers come to.
     pub listen: SocketAddr,
     /// The key of functions with `authLevel` `function` or `admin`.
@@ -69,6 +74,8 @@ impl HostOptions {
             app_root: app_root.into(),
             executable: None,
             settings: BTreeMap::new(),
+            platform: BTreeMap::new(),
+            identities: Vec::new(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             function_key: "key".to_owned(),
             master_key: "master".to_owned(),
@@ -90,6 +97,8 @@ pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     addr: SocketAddr,
     route_prefix: String,
+    /// Functions whose listeners did not start.
+    deaf: BTreeSet<String>,
     /// How to start the handler of another instance; `None` if it was started by hand.
     pub(super) launch: Option<Launch>,
     /// One task for the handler of each instance that is or was.
@@ -113,7 +122,13 @@ impl FunctionsHost {
         if let Some(executable) = options.executable {
             app.executable = executable;
         }
-        let consumers = consumers(&app, &options.namespace, &options.fully_qualified_namespace)?;
+        let connections = Connections {
+            namespace: options.namespace.clone(),
+            host: options.fully_qualified_namespace,
+            settings: options.settings.clone(),
+            identities: options.identities,
+        };
+        let mut consumers = connections.consumers(&app)?;
         let listen = |source| StartError::Listen { addr: options.listen, source };
         let port = match options.external_port {
             Some(port) => port,
@@ -126,7 +141,8 @@ impl FunctionsHost {
         let addr = listener.local_addr().map_err(listen)?;
         let (handler, wishes) = Handler::new(port);
         let external = options.external_port.is_some();
-        let launch = Launch { executable: app.executable.clone(), settings: options.settings };
+        let launch =
+            Launch { executable: app.executable.clone(), settings: options.settings, platform: options.platform };
         let route_prefix = app.route_prefix.clone();
         let stop = CancellationToken::new();
         let parts = Parts {
@@ -139,6 +155,8 @@ impl FunctionsHost {
             stop,
         };
         let shared = Arc::new(Shared::new(app, parts));
+        let deaf = connections.deaf(&shared);
+        consumers.retain(|consumer| !deaf.contains(&consumer.origin.function));
         let common = Arc::clone(shared.fleet.common());
         let supervisor = if external {
             tokio::spawn(attach(Arc::clone(&shared), common))
@@ -148,7 +166,7 @@ impl FunctionsHost {
         spawn_all(&shared, listener, consumers);
         let launch = (!external).then_some(launch);
         let supervisors = Mutex::new(vec![supervisor]);
-        Ok(Self(Arc::new(Running { shared, addr, route_prefix, launch, supervisors })))
+        Ok(Self(Arc::new(Running { shared, addr, route_prefix, deaf, launch, supervisors })))
     }
 
     /// Where it listens.
@@ -177,7 +195,15 @@ impl FunctionsHost {
         self.0.shared.lag(event_hub, consumer_group)
     }
 
-    /// Waits until no function is behind and no call is running. `false` after the time, or if the host stopped.
+    /// How far the functions that read an Event Hub are behind, each by its own consumer group; `None` if none reads it.
+    #[must_use]
+    pub fn lag_at(&self, event_hub: &str) -> Option<u64> {
+        let triggers = self.0.shared.app.functions.iter().filter_map(event_hub_trigger);
+        let readers = triggers.filter(|trigger| trigger.event_hub.eq_ignore_ascii_case(event_hub));
+        readers.map(|trigger| self.lag(&trigger.event_hub, &trigger.consumer_group)).reduce(|sum, lag| sum + lag)
+    }
+
+    /// Waits until no function is behind and no call is running; one whose listener did not start does not count. `false` after the time, or if the host stopped.
     ///
     /// It looks at this moment only: an event that another service is about to append is not seen.
     pub async fn wait_idle(&self, timeout: Duration) -> bool {
@@ -199,7 +225,8 @@ impl FunctionsHost {
     }
 
     fn total_lag(&self) -> u64 {
-        let triggers = self.0.shared.app.functions.iter().filter_map(event_hub_trigger);
+        let functions = self.0.shared.app.functions.iter();
+        let triggers = functions.filter(|function| !self.0.deaf.contains(&function.name)).filter_map(event_hub_trigger);
         triggers.map(|trigger| self.lag(&trigger.event_hub, &trigger.consumer_group)).sum()
     }
 
@@ -320,37 +347,6 @@ fn spawn_all(shared: &Arc<Shared>, listener: TcpListener, consumers: Vec<Consume
         tokio::spawn(consume(Arc::clone(shared), consumer));
     }
     tokio::spawn(server::serve(Arc::clone(shared), listener));
-}
-
-fn event_hub_trigger(function: &Function) -> Option<&EventHubTrigger> {
-    match &function.trigger {
-        Trigger::EventHub(trigger) => Some(trigger),
-        Trigger::Http(_) => None,
-    }
-}
-
-fn consumers(app: &App, namespace: &Namespace, namespace_name: &str) -> Result<Vec<Consumer>, StartError> {
-    let mut consumers = Vec::new();
-    for function in &app.functions {
-        let Some(trigger) = event_hub_trigger(function) else { continue };
-        let Some(hub) = namespace.hub(&trigger.event_hub) else {
-            let problem = format!("the namespace has no Event Hub '{}'", trigger.event_hub);
-            return Err(StartError::invalid(&function.name, problem));
-        };
-        for partition in 0..hub.partition_count() {
-            consumers.push(Consumer {
-                hub: Arc::clone(&hub),
-                cursor: Cursor {
-                    event_hub: trigger.event_hub.clone(),
-                    consumer_group: trigger.consumer_group.clone(),
-                    partition,
-                },
-                origin: trigger.origin(&function.name, namespace_name, partition),
-                retry: trigger.retry,
-            });
-        }
-    }
-    Ok(consumers)
 }
 
 /// The absolute path of the executable, which must be one.

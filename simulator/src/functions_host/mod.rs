@@ -8,6 +8,7 @@
 //! | `server`, `proxy`, `proxy_headers`, `answer_body`, `route` | HTTP triggers with `enableProxyingHttpRequest` |
 //! | `wire`, `names` | the host's HTTP client, byte for byte |
 //! | `admin` | the part of `/admin` that touches the handler |
+//! | `listener` | whether the listener of an Event Hub trigger may start |
 //! | `trigger`, `call` | Event Hub triggers: batches, retries, checkpoints |
 //! | `envelope`, `binding_data`, `exception`, `json`, `time_span` | what goes to the handler, byte for byte |
 //! | `verdict` | what the host makes of an answer |
@@ -28,6 +29,7 @@ mod function;
 mod handler;
 mod host;
 mod json;
+mod listener;
 mod log;
 mod names;
 mod pace;

@@ -71,7 +71,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::entra::Entra;
+use crate::entra::{Access, Entra};
 use crate::event_hubs::Namespace;
 use crate::faults::Faults;
 use crate::happenings::Happenings;
@@ -105,12 +105,16 @@ pub struct IotHubOptions {
     pub routes: Vec<Route>,
     /// Whether telemetry that matches no route goes to [`BUILT_IN_EVENTS`].
     pub fallback: bool,
-    /// The limits of the hub's size; `None`: no limits.
+    /// The size by which routes and endpoints are counted; `None`: that of the limits, or a paid one.
+    pub size: Option<Tier>,
+    /// The rates and the daily quota of this size; `None`: none.
     pub limits: Option<Tier>,
     /// What goes wrong in single exchanges.
     pub faults: Faults,
     /// Whose bearer tokens the service API takes.
     pub entra: Entra,
+    /// What those that they name may do.
+    pub access: Access,
     /// Is told what happens.
     pub happenings: Happenings,
 }
@@ -160,11 +164,12 @@ impl IotHub {
     /// # Errors
     /// If an address cannot be had, or a route or the certificate cannot be used.
     pub async fn start(options: IotHubOptions, tls: &Tls, namespace: Namespace) -> Result<Self, StartError> {
-        let routing_limits = match options.limits {
+        let routing_limits = match options.size.or(options.limits) {
             Some(tier) if tier.is_free() => RoutingLimits::FREE,
             _ => RoutingLimits::PAID,
         };
         let router = routing::Router::new(options.routes, options.fallback, &namespace, routing_limits)?;
+        let router = router.telling(options.happenings.clone());
         let acceptor = TlsAcceptor::from(tls.server_config()?);
         let (mqtt, mqtt_addr) = listen(options.mqtt_addr).await?;
         let (https, https_addr) = listen(options.https_addr).await?;
@@ -173,8 +178,9 @@ impl IotHub {
         let limits = limits::Limits::new(options.limits);
         let hub = Hub::new(&options.host_name, options.policies, router, stop.clone(), options.faults, limits);
         let hub = Arc::new(hub.telling(options.happenings));
+        let bearers = rest::Bearers { entra: options.entra, access: options.access };
         spawn_mqtt(&hub, mqtt, acceptor.clone(), &tasks, &stop);
-        spawn_rest(&hub, options.entra, (https, https_addr), acceptor, &tasks, &stop);
+        spawn_rest(&hub, bearers, (https, https_addr), acceptor, &tasks, &stop);
         spawn_mailbox_watch(&hub, &tasks, &stop);
         tasks.close();
         let guard = Arc::new(stop.clone().drop_guard());
@@ -333,7 +339,7 @@ fn spawn_mqtt(hub: &Arc<Hub>, listener: TcpListener, tls: TlsAcceptor, tasks: &T
 
 fn spawn_rest(
     hub: &Arc<Hub>,
-    entra: Entra,
+    bearers: rest::Bearers,
     (listener, address): (TcpListener, SocketAddr),
     tls: TlsAcceptor,
     tasks: &TaskTracker,
@@ -350,7 +356,7 @@ fn spawn_rest(
     tasks.spawn(accept::accept(listener, tls, hub.clone(), tasks.clone(), stop.clone(), hand_over));
     let server = axum::serve(
         rest::SocketListener { sockets, address },
-        rest::router(hub.clone(), entra).into_make_service_with_connect_info::<rest::Door>(),
+        rest::router(hub.clone(), bearers).into_make_service_with_connect_info::<rest::Door>(),
     );
     let stop = stop.clone();
     tasks.spawn(async move {

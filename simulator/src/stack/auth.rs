@@ -1,10 +1,11 @@
 //! Who calls, and what may they do (`TheThingsNetwork/lorawan-stack pkg/auth/auth.go`,
 //! `pkg/identityserver/entity_access.go`, `pkg/auth/rights/require.go`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 
@@ -40,10 +41,35 @@ fn identity_server(name: &'static str, text: &'static str) -> ApiError {
     ApiError::new(Code::Unauthenticated, "pkg/identityserver", name, text)
 }
 
-/// Checks the header. `false`: there is none, which is no error yet but gives no rights.
-fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<bool, ApiError> {
+/// An API key of a user, who has rights for the application.
+#[derive(Clone, Debug)]
+pub(super) struct UserKey {
+    pub(super) user: String,
+    pub(super) secret: String,
+    pub(super) rights: BTreeSet<String>,
+}
+
+/// Whose key a call carries.
+enum Caller {
+    Application,
+    User { key_id: String, key: UserKey },
+}
+
+impl Caller {
+    /// What it may do with the application; with any other, nothing.
+    fn rights(&self, shared: &Shared, application: &str) -> BTreeSet<String> {
+        match self {
+            _ if application != shared.options.application_id => BTreeSet::new(),
+            Self::Application => shared.rights().clone(),
+            Self::User { key, .. } => key.rights.clone(),
+        }
+    }
+}
+
+/// Checks the header. `None`: there is none, which is no error yet but gives no rights.
+fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<Option<Caller>, ApiError> {
     let Some(header) = headers.get(header::AUTHORIZATION) else {
-        return Ok(false);
+        return Ok(None);
     };
     let header = header.to_str().map_err(|_| ApiError::unreadable())?;
     let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
@@ -54,11 +80,21 @@ fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<bool, ApiError> 
     let [kind, id, secret] = parts.as_slice() else {
         return Err(malformed());
     };
-    let (known_id, known_secret) = shared.key_parts();
     match *kind {
-        API_KEY if *id != known_id => Err(api_key_not_found()),
-        API_KEY if *secret != known_secret => Err(identity_server("invalid_authorization", "invalid authorization")),
-        API_KEY => Ok(true),
+        API_KEY => {
+            let (own_id, own_secret) = shared.key_parts();
+            let (caller, known_secret) = if *id == own_id {
+                (Caller::Application, own_secret.to_owned())
+            } else {
+                let key = shared.user_keys().get(*id).cloned().ok_or_else(api_key_not_found)?;
+                let secret = key.secret.clone();
+                (Caller::User { key_id: (*id).to_owned(), key }, secret)
+            };
+            let is_right = *secret == known_secret;
+            is_right
+                .then_some(Some(caller))
+                .ok_or_else(|| identity_server("invalid_authorization", "invalid authorization"))
+        }
         kind if OTHER_TOKENS.contains(&kind) => Err(identity_server("token_not_found", "token not found")),
         _ => Err(malformed()),
     }
@@ -80,13 +116,14 @@ pub(super) fn authorise(
     application: &str,
     required: &[&str],
 ) -> Result<(), ApiError> {
-    let is_known = authenticate(shared, headers)?;
+    let caller = authenticate(shared, headers)?;
+    let rights = caller.map(|caller| caller.rights(shared, application)).unwrap_or_default();
     let denied = |name, text| ApiError::new(Code::PermissionDenied, "pkg/auth/rights", name, text);
-    if !is_known || application != shared.options.application_id || shared.options.rights.is_empty() {
+    if rights.is_empty() {
         let error = denied("no_application_rights", "no rights for application `{uid}`");
         return Err(error.with("uid", application));
     }
-    let missing: Vec<&str> = required.iter().copied().filter(|right| !shared.options.rights.contains(*right)).collect();
+    let missing: Vec<&str> = required.iter().copied().filter(|right| !rights.contains(*right)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -96,14 +133,30 @@ pub(super) fn authorise(
 
 /// `GET /auth_info`: whose key this is. Without a key the answer is empty.
 pub(super) async fn auth_info(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
-    if !authenticate(&shared, &headers)? {
-        return Ok(Json(json!({})));
-    }
-    let (id, _) = shared.key_parts();
-    Ok(Json(json!({
-        "api_key": {
-            "api_key": {"id": id, "name": "bridge", "rights": shared.options.rights},
-            "entity_ids": {"application_ids": {"application_id": shared.options.application_id}},
-        },
-    })))
+    let (id, name, rights, entity) = match authenticate(&shared, &headers)? {
+        None => return Ok(Json(json!({}))),
+        Some(Caller::Application) => {
+            let entity = json!({"application_ids": {"application_id": shared.options.application_id}});
+            (shared.key_parts().0.to_owned(), "bridge", shared.rights().clone(), entity)
+        }
+        // Its own rights are those of a user; what these mean for an application, `list_rights` tells.
+        Some(Caller::User { key_id, key }) => {
+            let rights = BTreeSet::from(["RIGHT_USER_ALL".to_owned()]);
+            (key_id, "by hand", rights, json!({"user_ids": {"user_id": key.user}}))
+        }
+    };
+    let key = json!({"id": id, "name": name, "rights": rights});
+    Ok(Json(json!({"api_key": {"api_key": key, "entity_ids": entity}})))
+}
+
+/// `GET /applications/{application}/rights`: what the caller may do with it (`ApplicationAccess.ListRights` of
+/// `api/ttn/lorawan/v3/application_services.proto`). Nothing is no error.
+pub(super) async fn list_rights(
+    State(shared): State<Arc<Shared>>,
+    Path(application): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let caller = authenticate(&shared, &headers)?;
+    let rights = caller.map(|caller| caller.rights(&shared, &application)).unwrap_or_default();
+    Ok(Json(if rights.is_empty() { json!({}) } else { json!({"rights": rights}) }))
 }

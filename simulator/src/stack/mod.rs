@@ -42,7 +42,7 @@ mod webhook_registry;
 mod webhooks;
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,7 +77,7 @@ pub struct StackOptions {
     pub application_id: String,
     /// Its API key: `NNSXS.<id>.<secret>`.
     pub api_key: String,
-    /// The rights of that key.
+    /// The rights of that key at the start.
     pub rights: BTreeSet<String>,
     /// What goes wrong in single calls of the API.
     pub faults: Faults,
@@ -134,6 +134,10 @@ pub enum StartError {
 struct Shared {
     options: StackOptions,
     address: SocketAddr,
+    /// The rights that the API key has now.
+    rights: Mutex<BTreeSet<String>>,
+    /// API keys of users, by id.
+    user_keys: Mutex<BTreeMap<String, auth::UserKey>>,
     client: reqwest::Client,
     fault: watch::Sender<Fault>,
     world: Mutex<World>,
@@ -143,6 +147,14 @@ impl Shared {
     fn world(&self) -> MutexGuard<'_, World> {
         // The memory stays usable after a panic: every change is complete before the next call that could panic.
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rights(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn user_keys(&self) -> MutexGuard<'_, BTreeMap<String, auth::UserKey>> {
+        self.user_keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn base_url(&self) -> String {
@@ -198,7 +210,9 @@ impl Stack {
         let client = reqwest::Client::builder().timeout(webhooks::TIMEOUT).no_proxy().build()?;
         let (fault, fault_now) = watch::channel(Fault::None);
         let faults = options.faults.clone();
-        let shared = Arc::new(Shared { options, address, client, fault, world: Mutex::default() });
+        let rights = Mutex::new(options.rights.clone());
+        let user_keys = Mutex::default();
+        let shared = Arc::new(Shared { options, address, rights, user_keys, client, fault, world: Mutex::default() });
         let router = server::router(Arc::clone(&shared));
         let running = Running(tokio::spawn(server::accept(listener, router, fault_now, faults)));
         Ok(Self { shared, _running: Arc::new(running) })
@@ -214,6 +228,18 @@ impl Stack {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Takes a right from the API key; whether it had that right.
+    pub fn take_right(&self, right: &str) -> bool {
+        self.shared.rights().remove(right)
+    }
+
+    /// Makes an API key `NNSXS.<id>.<secret>` of a user who has these rights for the application.
+    pub fn add_user_key(&self, user: &str, id: &str, secret: &str, rights: &[&str]) {
+        let rights = rights.iter().map(|right| (*right).to_owned()).collect();
+        let key = auth::UserKey { user: user.to_owned(), secret: secret.to_owned(), rights };
+        self.shared.user_keys().insert(id.to_owned(), key);
     }
 
     /// The application.

@@ -37,6 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let mut api = Router::new()
         .route("/auth_info", get(auth::auth_info))
+        .route("/applications/{application}/rights", get(auth::list_rights))
         .route("/configuration/frequency-plans", get(frequency_plans))
         .route("/as/configuration", get(configuration))
         .route("/applications/{application}/devices", devices::collection())

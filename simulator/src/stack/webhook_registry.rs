@@ -20,13 +20,17 @@ use super::{Shared, field_mask, ids, timestamp};
 const MAX_PATH_CHARS: usize = 64;
 /// Most headers (same).
 const MAX_HEADERS: usize = 50;
+/// Longest name of a header (same).
+const MAX_HEADER_NAME_CHARS: usize = 64;
 /// Longest value of a header (same).
 const MAX_HEADER_CHARS: usize = 4096;
 
 /// The fields that can be set, besides the message types.
 const FIELDS: [&str; 8] =
     ["base_url", "downlink_api_key", "field_mask", "format", "headers", "paused", "template_fields", "template_ids"];
-/// What an answer holds without being asked.
+/// The fields that can only be read, besides `ids`.
+const READ_ONLY: [&str; 3] = ["created_at", "health_status", "updated_at"];
+/// What an answer holds without being asked, also where something else is asked for.
 const DEFAULT_FIELDS: [&str; 2] = ["base_url", "format"];
 const SET_RIGHTS: [&str; 3] = [auth::SETTINGS_BASIC, auth::TRAFFIC_READ, auth::TRAFFIC_DOWN_WRITE];
 
@@ -65,19 +69,52 @@ pub(super) fn find<'w>(world: &'w World, id: &str) -> Result<&'w Value, ApiError
 
 fn answer(webhook: &Value, paths: &[&str]) -> Value {
     let mut answer = json!({});
-    for path in ["ids", "created_at", "updated_at"].iter().chain(paths) {
-        if let Some(value) = field_mask::get(webhook, path).filter(|value| !value.is_null()) {
-            field_mask::set(&mut answer, path, Some(value.clone()));
+    for path in ["ids", "created_at", "updated_at"].iter().chain(&DEFAULT_FIELDS).chain(paths) {
+        if let Some(value) = field_mask::get(webhook, path).and_then(without_zero) {
+            field_mask::set(&mut answer, path, Some(value));
         }
     }
     answer
 }
 
-impl ReadQuery {
-    fn paths(&self) -> Vec<&str> {
-        let asked: Vec<&str> = self.field_mask.split(',').filter(|path| !path.is_empty()).collect();
-        if asked.is_empty() { DEFAULT_FIELDS.to_vec() } else { asked }
+/// Zero values are left out of an answer; a message that is there stays, even as `{}` (`pkg/jsonpb/ttn.go`).
+fn without_zero(value: &Value) -> Option<Value> {
+    match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::Array(items) if items.is_empty() => None,
+        Value::Object(members) => {
+            let kept = members.iter().filter_map(|(name, value)| Some((name.clone(), without_zero(value)?)));
+            Some(Value::Object(kept.collect()))
+        }
+        other => Some(other.clone()),
     }
+}
+
+impl ReadQuery {
+    /// The paths, if they can be read.
+    fn paths(&self) -> Result<Vec<&str>, ApiError> {
+        let asked: Vec<&str> = self.field_mask.split(',').filter(|path| !path.is_empty()).collect();
+        let is_known = |path: &&str| is_field(path) || READ_ONLY.contains(&root(path));
+        let forbidden: Vec<&str> = asked.iter().copied().filter(|path| !is_known(path)).collect();
+        if forbidden.is_empty() { Ok(asked) } else { Err(forbidden_paths(&forbidden)) }
+    }
+}
+
+fn root(path: &str) -> &str {
+    path.split('.').next().unwrap_or_default()
+}
+
+/// Whether the path is one that can be set.
+fn is_field(path: &str) -> bool {
+    let root = root(path);
+    FIELDS.contains(&root) || MESSAGE_TYPES.contains(&root) || root == "ids"
+}
+
+fn forbidden_paths(paths: &[&str]) -> ApiError {
+    let namespace = "pkg/rpcmiddleware/validator";
+    let error = ApiError::new(Code::InvalidArgument, namespace, "field_mask_paths", "forbidden path(s) in field mask");
+    error.with("forbidden_paths", paths)
 }
 
 async fn read(
@@ -87,8 +124,11 @@ async fn read(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     authorise(&shared, &headers, &application, &[auth::TRAFFIC_READ])?;
+    let paths = query.paths()?;
     let world = shared.world();
-    Ok(Json(answer(find(&world, &id)?, &query.paths())))
+    // Here the store itself speaks (`pkg/applicationserver/io/web/redis/registry.go`).
+    let missing = || ApiError::new(Code::NotFound, "pkg/redis", "not_found", "entity not found");
+    Ok(Json(answer(world.webhooks.get(&id).ok_or_else(missing)?, &paths)))
 }
 
 async fn list(
@@ -98,7 +138,7 @@ async fn list(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     authorise(&shared, &headers, &application, &[auth::TRAFFIC_READ])?;
-    let paths = query.paths();
+    let paths = query.paths()?;
     let world = shared.world();
     let webhooks: Vec<Value> = world.webhooks.values().map(|webhook| answer(webhook, &paths)).collect();
     Ok(Json(if webhooks.is_empty() { json!({}) } else { json!({"webhooks": webhooks}) }))
@@ -110,9 +150,8 @@ async fn delete(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     authorise(&shared, &headers, &application, &SET_RIGHTS)?;
-    let mut world = shared.world();
-    find(&world, &id)?;
-    world.webhooks.remove(&id);
+    // One that is not there is no error (`pkg/applicationserver/io/web/redis/registry.go`).
+    shared.world().webhooks.remove(&id);
     Ok(Json(json!({})))
 }
 
@@ -145,16 +184,13 @@ fn check(id: &str, webhook: &Value, paths: &[String]) -> Result<(), ApiError> {
     if !ids::is_stack_id(id) {
         return Err(ApiError::validation("webhook_id", "value does not match the pattern of an id"));
     }
-    let is_known = |path: &str| {
-        let root = path.split('.').next().unwrap_or_default();
-        FIELDS.contains(&root) || MESSAGE_TYPES.contains(&root) || root == "ids"
-    };
-    let forbidden: Vec<&str> = paths.iter().map(String::as_str).filter(|path| !is_known(path)).collect();
+    let forbidden: Vec<&str> = paths.iter().map(String::as_str).filter(|path| !is_field(path)).collect();
     if !forbidden.is_empty() {
-        let namespace = "pkg/rpcmiddleware/validator";
-        let text = "forbidden path(s) in field mask";
-        let error = ApiError::new(Code::InvalidArgument, namespace, "field_mask_paths", text);
-        return Err(error.with("forbidden_paths", forbidden));
+        return Err(forbidden_paths(&forbidden));
+    }
+    // An empty one is none (`api/ttn/lorawan/v3/applicationserver_web.proto`: `uri`).
+    if webhook["base_url"].as_str().is_some_and(|url| !url.is_empty() && !is_uri(url)) {
+        return Err(ApiError::validation("base_url", "value must be a valid URI"));
     }
     let too_long = |value: &Value, limit: usize| value.as_str().is_some_and(|text| text.chars().count() > limit);
     if MESSAGE_TYPES.iter().any(|kind| too_long(&webhook[kind]["path"], MAX_PATH_CHARS)) {
@@ -164,8 +200,16 @@ fn check(id: &str, webhook: &Value, paths: &[String]) -> Result<(), ApiError> {
     if headers.is_some_and(|headers| headers.len() > MAX_HEADERS) {
         return Err(ApiError::validation("headers", "value must contain no more than 50 pair(s)"));
     }
+    if headers.into_iter().flatten().any(|(name, _)| name.chars().count() > MAX_HEADER_NAME_CHARS) {
+        return Err(ApiError::validation("headers", "key length must be at most 64 runes"));
+    }
     if headers.into_iter().flatten().any(|(_, value)| too_long(value, MAX_HEADER_CHARS)) {
         return Err(ApiError::validation("headers", "value length must be at most 4096 runes"));
     }
     Ok(())
+}
+
+/// Go's parser lets the braces of a template pass (`net/url`); it must only be an address.
+fn is_uri(text: &str) -> bool {
+    url::Url::parse(&text.replace(['{', '}'], "")).is_ok()
 }

@@ -51,7 +51,7 @@ async fn what_is_done_is_not_done_again_when_the_batch_comes_again() {
     open(forwarder.run(batch.clone()).await);
     let calls = world.count("");
     world.heal("queue probe-2");
-    assert_eq!(done(forwarder.run(batch).await), "downlinks=1 events=2 ignored.done_before=1");
+    assert_eq!(done(forwarder.run(batch).await), "done_before=1 downlinks=1 events=2");
     assert_eq!(world.count("queue probe-1"), 1);
     assert!(world.calls.lock().expect("no panic")[calls..].iter().all(|call| call.ends_with("probe-2")));
 }

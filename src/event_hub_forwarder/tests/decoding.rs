@@ -1,9 +1,14 @@
 use serde_json::json;
 
-use super::super::decode::{Change, Decoded, Touched, decode};
+use super::super::decode::{self, Change, Decoded, Touched};
 use super::super::tally::Ignored;
 use super::world::{event, id, lifecycle_event, object, twin_event};
 use crate::functions::Event;
+use crate::ids::DevicePrefix;
+
+fn decode(event: &Event) -> Decoded {
+    decode::decode(event, &DevicePrefix::default())
+}
 
 fn reason(decoded: Decoded) -> Ignored {
     match decoded {
@@ -142,6 +147,37 @@ fn an_id_that_the_things_stack_cannot_have_is_ours_only_with_lorawan_tags() {
         other => panic!("{other:?}"),
     }
     assert_eq!(reason(decode(&lifecycle_event("createDeviceIdentity", "Pump.7"))), Ignored::NotAStackId);
+}
+
+#[test]
+fn behind_a_prefix_stands_our_device_and_without_it_nobody_of_ours() {
+    let prefix = DevicePrefix::parse("lorawan-").expect("valid");
+    let body = json!({"tags": {"lorawan": {"devEui": "A1B2C3D4E5F60718"}}});
+    for own in
+        [lifecycle_event("createDeviceIdentity", "lorawan-probe-0017"), twin_event("lorawan-probe-0017", body.clone())]
+    {
+        match decode::decode(&own, &prefix) {
+            Decoded::Event(event) => assert_eq!(event.device, id("probe-0017")),
+            other => panic!("{other:?}"),
+        }
+    }
+    for foreign in ["probe-0017", "LORAWAN-probe-0017", "lorawan", "Pump.7"] {
+        let events = [
+            lifecycle_event("createDeviceIdentity", foreign),
+            lifecycle_event("deleteDeviceIdentity", foreign),
+            twin_event(foreign, body.clone()),
+            twin_event(foreign, json!("no object")),
+        ];
+        for event in events {
+            assert_eq!(reason(decode::decode(&event, &prefix)), Ignored::NotOurs, "{foreign}");
+        }
+    }
+    match decode::decode(&twin_event("lorawan-Pump.7", body), &prefix) {
+        Decoded::Dead { device, .. } => assert_eq!(device, "lorawan-Pump.7"),
+        other => panic!("{other:?}"),
+    }
+    let unasked = lifecycle_event("createDeviceIdentity", "lorawan-Pump.7");
+    assert_eq!(reason(decode::decode(&unasked, &prefix)), Ignored::NotAStackId);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::world::{
 use crate::config::EventsTarget;
 use crate::downlink_trace::{self, DownlinkState};
 use crate::failure::Class;
+use crate::ids::DevicePrefix;
 
 fn state(world: &World) -> Option<DownlinkState> {
     downlink_trace::marker(&world.get("probe-0017").tags).map(|marker| marker.state)
@@ -67,6 +68,30 @@ async fn a_refused_registration_stands_in_the_twin_and_in_the_dead_letters_witho
     let text = format!("{letter:?}");
     assert!(!text.contains(KEY) && text.contains("removed"), "{text}");
     assert_eq!(letter.properties["iothub-message-source"], "twinChangeEvents");
+}
+
+#[tokio::test]
+async fn a_dead_letter_names_the_device_as_the_hub_does_however_the_event_did() {
+    let (prefix, plain) = (DevicePrefix::parse("lorawan-").expect("valid"), "lorawan-probe-0017");
+    let event = || twin_event(plain, json!({"tags": {"lorawan": lorawan()}}));
+    let mut other_case = event();
+    other_case.system_properties.remove("iothub-connection-device-id");
+    other_case.system_properties.insert("IoTHub-Connection-Device-Id".to_owned(), json!(plain));
+    let mut by_property = event();
+    by_property.system_properties.remove("iothub-connection-device-id");
+    by_property.properties =
+        [("DeviceId".to_owned(), json!(plain)), ("opType".to_owned(), json!("updateTwin"))].into_iter().collect();
+    for event in [event(), other_case, by_property] {
+        let world = world(json!({"lorawan": lorawan()}));
+        world.fail("register *", trouble(Service::Stack, Class::Poison, false));
+        let rules = super::super::plan::Rules { prefix: prefix.clone(), ..rules() };
+        let batch = world.batch([event]);
+        assert_eq!(done(with(&world, rules, EventsTarget::Api).run(batch).await), "dead_lettered=1 events=1");
+        let [letter] = world.letters().try_into().expect("one letter");
+        assert_eq!(letter.device_id.as_deref(), Some("probe-0017"));
+        assert_eq!(letter.properties["iothub-connection-device-id"], plain);
+        assert_eq!(letter.properties["iothub-message-source"], "twinChangeEvents");
+    }
 }
 
 #[tokio::test]

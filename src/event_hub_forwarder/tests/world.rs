@@ -13,7 +13,7 @@ use crate::config::EventsTarget;
 use crate::event_hubs::DeadLetter;
 use crate::failure::Class;
 use crate::functions::{Event, Invocation, Outcome};
-use crate::ids::{ApplicationId, DeviceId};
+use crate::ids::{ApplicationId, DeviceId, DevicePrefix};
 use crate::iot_hub::{Identity, Twin};
 use crate::stack::{Downlink, QueueOperation, Registration};
 
@@ -36,7 +36,7 @@ pub(super) fn lorawan() -> Value {
 
 pub(super) fn rules() -> Rules {
     let application = ApplicationId::parse("cold-store").expect("a valid id");
-    Rules { application, keep_root_keys: false, sync_delete: true }
+    Rules { application, prefix: DevicePrefix::default(), keep_root_keys: false, sync_delete: true }
 }
 
 pub(super) fn twin(tags: Value, desired: Value) -> Twin {

@@ -1,12 +1,13 @@
 //! Whatever the hub sends: no panic, and no answer out of thin air.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::{BufMut as _, BytesMut};
 use proptest::prelude::*;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Publish;
 use secrecy::SecretString;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
@@ -23,7 +24,7 @@ const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 fn session(now: Instant) -> (Session, Queue, Reply<()>, Reply<TwinAnswer>) {
     let token = SecretString::from("token");
     let id = device("eui-1").id;
-    let mut session = Session::new(&id, "h", &token, Pipeline::Connack, now).expect("a session");
+    let mut session = Session::new(&id, id.to_string(), "h", &token, Pipeline::Connack, now).expect("a session");
     let pace = Arc::new(Pace::new(Sku::S3, 1, Share::UplinkIngress));
     let deadline = now + Duration::from_secs(1);
     let (telemetry, acknowledged) = Ask::new(telemetry("m1"), deadline, &pace);

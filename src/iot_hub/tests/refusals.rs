@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::scripted::{Peer, ScriptedHub};
 use super::*;
 use crate::failure::Class;
+use crate::ids::DevicePrefix;
 use crate::iot_hub::HubError;
 
 const IDENTITY: &str = r#"{"deviceId":"eui-1","etag":"MQ==","generationId":"6","status":"enabled"}"#;
@@ -44,6 +45,30 @@ async fn an_unknown_device_is_created_and_tagged() {
     // The hub may need a moment to know it.
     refuse(&hub).await;
     deliver(hub.welcome().await, flight).await;
+}
+
+#[tokio::test]
+async fn with_a_prefix_the_device_is_another_one_at_the_hub_only() {
+    let hub = ScriptedHub::start().await;
+    let prefix = DevicePrefix::parse("lorawan-").expect("valid");
+    let client = hub.client_with(|config| config.device_prefix = prefix);
+    let flight = fly(&client, "eui-1", message("m1"));
+    let (mut peer, connect) = hub.accept().await;
+    assert_eq!(connect.client_id, "lorawan-eui-1");
+    let user = connect.login.expect("a login").username;
+    assert_eq!(user, "sim.azure-devices.net/lorawan-eui-1/?api-version=2021-04-12");
+    peer.connack(NotAuthorized).await;
+    assert_eq!(hub.answer_call(404, "", UNKNOWN).await.line, "GET /devices/lorawan-eui-1?api-version=2021-04-12");
+    let created = hub.answer_call(200, "", IDENTITY).await;
+    assert_eq!(created.line, "PUT /devices/lorawan-eui-1?api-version=2021-04-12");
+    let identity: Value = serde_json::from_str(&created.body).expect("JSON");
+    assert_eq!(identity["deviceId"], "lorawan-eui-1");
+    assert_eq!(hub.answer_call(200, "", TWIN).await.line, "PATCH /twins/lorawan-eui-1?api-version=2021-04-12");
+    let mut peer = hub.welcome().await;
+    let sent = peer.publishes().await;
+    assert!(sent[0].topic.starts_with("devices/lorawan-eui-1/messages/events/"), "{}", sent[0].topic);
+    peer.puback(&sent[0]).await;
+    assert!(is_sent(&landed(flight).await));
 }
 
 #[tokio::test]
@@ -109,7 +134,23 @@ async fn a_registry_that_refuses_us_decides_the_flight() {
         hub.answer_call(status, "", "").await;
         let error = landed(flight).await.telemetry.expect("asked for").expect_err("refused");
         assert_eq!(error.class(), class, "{error}");
+        assert_eq!(error.to_string().contains("needs the right RegistryRead"), class == Class::Denied, "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_device_that_may_not_be_created_or_tagged_names_the_right_for_that() {
+    let hub = ScriptedHub::start().await;
+    let client = hub.client();
+    let flight = fly(&client, "eui-1", message("m1"));
+    refuse(&hub).await;
+    hub.answer_call(404, "", UNKNOWN).await;
+    hub.answer_call(403, "iothub-errorcode: IotHubUnauthorizedAccess\r\n", "").await;
+    let error = landed(flight).await.telemetry.expect("asked for").expect_err("refused");
+    assert!(error.to_string().contains("needs the right RegistryWrite"), "{error}");
+    let id = device("eui-1").id;
+    let (read, _) = tokio::join!(client.twin(&id), hub.answer_call(401, "", ""));
+    assert!(read.expect_err("refused").to_string().contains("needs the right ServiceConnect"));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{HubConfig, Pipeline, PolicyKey, ServiceAuth, Sku};
-use crate::ids::ApplicationId;
+use crate::ids::{ApplicationId, DevicePrefix};
 use crate::iot_hub::IotHub;
 
 /// Far longer than any step takes; a test that waits for it has failed.
@@ -68,6 +68,7 @@ impl ScriptedHub {
             policy_name: "bridge".to_owned(),
             policy_key: Arc::new(PolicyKey::new(b"0123456789abcdef".to_vec().into_boxed_slice())),
             service_auth: ServiceAuth::Policy,
+            device_prefix: DevicePrefix::default(),
             pipeline: Pipeline::Connack,
             sku: Sku::S3,
             units: 1,

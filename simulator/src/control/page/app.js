@@ -19,6 +19,7 @@ const KINDS = {
   parked: ["Ⅱ", "parked", "trouble"],
   dead_letter: ["✕", "dead letter", "trouble"],
   handler: ["⚙", "handler", "system"],
+  refused: ["⊘", "refused", "trouble"],
   fault: ["⚡", "fault", "system"],
 };
 const FILTERS = { all: "All", messages: "Messages", twins: "Twins", downlinks: "Downlinks", events: "Events", trouble: "Parked and dead", system: "Handler" };
@@ -233,7 +234,7 @@ function renderFeed(batch) {
 
 function tone(one) {
   const { detail } = one;
-  if (one.kind === "dead_letter" || detail?.state === "failed" || detail?.accepted === false) return "bad";
+  if (["dead_letter", "refused"].includes(one.kind) || detail?.state === "failed" || detail?.accepted === false) return "bad";
   if (one.kind === "uplink" && !(detail?.status >= 200 && detail?.status < 300)) return "bad";
   if (["failure", "kill", "exit", "stop", "refused"].includes(detail?.what)) return "bad";
   if (["parked", "fault"].includes(one.kind) || detail?.outcome === "parked" || detail?.outcome === "dead_lettered") return "warn";

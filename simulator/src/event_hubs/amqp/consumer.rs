@@ -16,7 +16,7 @@ use super::message;
 use super::nodes::Broker;
 use super::readers::Place;
 use super::selector::Start;
-use crate::amqp::{Grants, Scope, error};
+use crate::amqp::{LinkRight, error};
 use crate::event_hubs::EventHub;
 
 const SELECTOR: &str = "apache.org:selector-filter:string";
@@ -30,8 +30,7 @@ pub(super) struct Consumer {
     pub(super) partition: usize,
     /// Sequence number of the next event.
     pub(super) next: i64,
-    pub(super) grants: Arc<Grants>,
-    pub(super) scope: Scope,
+    pub(super) right: LinkRight,
     pub(super) place: Place,
     /// Whether every event says how far the partition has come.
     pub(super) metric: bool,
@@ -50,11 +49,10 @@ enum Ended {
 
 /// Gives events as credit allows, until the link ends, its token does, or another reader takes the partition over.
 pub(super) async fn serve(mut link: Sender, mut consumer: Consumer) {
-    let (grants, scope) = (consumer.grants.clone(), consumer.scope.clone());
-    let Consumer { broker, hub, partition, next, place, metric, .. } = &mut consumer;
+    let Consumer { broker, hub, partition, next, right, place, metric } = &mut consumer;
     let ended = tokio::select! {
         ended = deliver(&mut link, broker, hub, *partition, *next, *metric) => Err(ended),
-        why = grants.end(&scope) => Ok(why),
+        why = right.end() => Ok(why),
         why = place.taken() => Ok(why),
     };
     match ended {

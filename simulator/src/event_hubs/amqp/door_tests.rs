@@ -12,11 +12,14 @@ use time::Duration;
 
 use super::tests::{Client, KEY, body, event, server, token};
 use super::*;
-use crate::entra::EVENT_HUBS;
+use crate::entra::{Access, Assignment, EVENT_HUBS, Role};
 use crate::eventually::eventually;
 use crate::faults::{Action, MAX_DELAY_MS, Rule, Stage};
+use crate::happenings::Happenings;
 
 const GROUP: &str = "hub/ConsumerGroups/$Default/Partitions/0";
+/// The key of a policy of the hub.
+const HUB_KEY: &str = "aHVi";
 const OLDEST: &str = "amqp.annotation.x-opt-offset > '-1'";
 
 fn epoch(epoch: i64) -> Fields {
@@ -131,4 +134,89 @@ async fn a_client_may_show_its_policy_when_it_opens_or_do_without_a_sasl_layer()
     let mut client = Client::open_with(&server, None).await.expect("let in, and nothing more");
     assert_eq!(client.put_token(&token("sb://any/hub", KEY), "amqps://any/hub").await, 202);
     client.producer("hub").await.send("x").await.expect("sent");
+}
+
+/// A namespace of two Event Hubs without keys, where `bridge` may send to the first and listen at the second.
+async fn guarded() -> AmqpServer {
+    let assignment = |role, scope: &str| Assignment {
+        scope: scope.to_owned(),
+        role: Role::find(role).expect("it is known"),
+        principal: "bridge".to_owned(),
+    };
+    let assignments = [
+        assignment("2b629674-e913-4c01-ae53-ef4638d8f975", "/ns/eventhubs/hub"),
+        assignment("a638d3c7-ab3a-418d-83e6-5f17a39d4fde", "/ns/eventhubs/other"),
+    ];
+    let access = Access::by_roles("/ns", assignments.into(), Happenings::default());
+    let namespace = Namespace::new(&[("hub", 1), ("other", 1)]).with_built_in_endpoint("built-in", 1);
+    let namespace = namespace.guarded_by(access, false);
+    let policy = |key: &str| vec![SasPolicy { name: "policy".to_owned(), key: key.to_owned() }];
+    let (policies, hub_policies) = (policy(KEY), policy(HUB_KEY));
+    let options =
+        AmqpOptions { policies, hub_policies, ..AmqpOptions::new("127.0.0.1:0".parse().expect("an address")) };
+    AmqpServer::start(options, namespace).await.expect("a free port")
+}
+
+#[tokio::test]
+async fn an_identity_sends_and_listens_where_its_roles_allow_and_nowhere_else() {
+    let server = guarded().await;
+    let bridge = async || {
+        let mut client = Client::open(&server).await;
+        let token = server.broker.entra.mint(EVENT_HUBS, "bridge", Duration::hours(1)).expect("a token");
+        for hub in ["hub", "other"] {
+            assert_eq!(client.put_token(&token, &format!("amqps://any/{hub}")).await, 202);
+        }
+        client
+    };
+    let mut client = bridge().await;
+    client.producer("hub").await.send("x").await.expect("it may send there");
+    client.reader("r1", &GROUP.replace("hub/", "other/"), OLDEST, 1, None).await.expect("it may listen there");
+    let refused = client.reader("r2", GROUP, OLDEST, 1, None).await.expect_err("it may not listen there");
+    for part in [
+        "UnauthorizedAccess",
+        "Unauthorized access. 'Listen' claim(s) are required to perform this operation. Resource: ",
+        "/hub/consumergroups/$default/partitions/0",
+    ] {
+        assert!(refused.contains(part), "{part} in {refused}");
+    }
+    // The client library does not take two refused links in one session.
+    let refused = bridge().await.send_refused("other").await;
+    assert!(refused.contains("UnauthorizedAccess") && refused.contains("'Send' claim(s)"), "{refused}");
+    for hub in ["hub", "other"] {
+        assert_eq!(bridge().await.read_management(hub).await, 200, "either role opens $management");
+    }
+
+    let mut stranger = Client::open(&server).await;
+    let token = server.broker.entra.mint(EVENT_HUBS, "stranger", Duration::hours(1)).expect("a token");
+    assert_eq!(stranger.put_token(&token, "amqps://any/hub").await, 202, "who it is is known, not what it may");
+    assert_eq!(stranger.read_management("hub").await, 401);
+    assert!(stranger.send_refused("hub").await.contains("UnauthorizedAccess"));
+}
+
+#[tokio::test]
+async fn a_namespace_without_local_authentication_takes_no_key() {
+    let server = guarded().await;
+    let mut client = Client::open(&server).await;
+    assert_eq!(client.put_token(&token("sb://any/hub", KEY), "amqps://any/hub").await, 401);
+    let plain = SaslProfile::Plain { username: "policy".to_owned(), password: KEY.to_owned() };
+    assert!(Client::open_with(&server, Some(plain)).await.is_none());
+}
+
+#[tokio::test]
+async fn the_built_in_endpoint_is_open_to_policies_of_the_hub_and_to_nobody_else() {
+    let server = guarded().await;
+    let mut client = Client::open(&server).await;
+    assert_eq!(client.put_token(&token("sb://any/hub", HUB_KEY), "amqps://any/hub").await, 401, "another Event Hub");
+    assert_eq!(client.put_token(&token("sb://any/built-in", KEY), "amqps://any/built-in").await, 401, "another key");
+    let bearer = server.broker.entra.mint(EVENT_HUBS, "bridge", Duration::hours(1)).expect("a token");
+    assert_eq!(client.put_token(&bearer, "amqps://any/built-in").await, 202, "who it is is known");
+    assert_eq!(client.read_management("built-in").await, 401, "but no identity is let in");
+    assert_eq!(client.put_token(&token("sb://any/built-in", HUB_KEY), "amqps://any/built-in").await, 202);
+    let group = GROUP.replace("hub/", "built-in/");
+    client.reader("r", &group, OLDEST, 1, None).await.expect("a policy of the hub may read");
+
+    let plain = SaslProfile::Plain { username: "policy".to_owned(), password: HUB_KEY.to_owned() };
+    let mut client = Client::open_with(&server, Some(plain)).await.expect("let in");
+    assert_eq!(client.read_management("built-in").await, 200);
+    assert_eq!(client.read_management("hub").await, 401, "nothing but the endpoint");
 }

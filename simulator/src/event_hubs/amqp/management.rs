@@ -28,7 +28,10 @@ fn read(request: &AnyMessage, broker: &Broker, grants: &Grants) -> Outcome {
         return refuse(400, "the operation of $management is READ");
     }
     let Some(name) = field(request, "name") else { return refuse(400, "name is missing") };
-    if !grants.opens(&scope(name)) && !grants.opens(&scope(&format!("{name}/$management"))) {
+    let may = |principal: &str| broker.namespace.permits_reading_of(principal, name);
+    // What opens the Event Hub opens this too.
+    if let Err(why) = grants.opens(&scope(&format!("{name}/$management")), may) {
+        broker.namespace.tell(why.as_ref());
         return refuse(401, format!("Unauthorized access to {name}"));
     }
     let Some(hub) = broker.namespace.hub(name) else {

@@ -73,6 +73,8 @@ pub struct AmqpOptions<'a> {
     pub tls: Option<(SocketAddr, &'a Tls)>,
     /// Shared access policies; one at least.
     pub policies: Vec<SasPolicy>,
+    /// Shared access policies of the hub that may read its built-in endpoint.
+    pub hub_policies: Vec<SasPolicy>,
     /// Whose bearer tokens are accepted.
     pub entra: Entra,
     /// What goes wrong with single links.
@@ -83,7 +85,14 @@ impl AmqpOptions<'_> {
     /// Without TLS, and without policies yet.
     #[must_use]
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, tls: None, policies: Vec::new(), entra: Entra::new(), faults: Faults::default() }
+        Self {
+            addr,
+            tls: None,
+            policies: Vec::new(),
+            hub_policies: Vec::new(),
+            entra: Entra::new(),
+            faults: Faults::default(),
+        }
     }
 }
 
@@ -117,6 +126,7 @@ impl AmqpServer {
         let broker = Arc::new(Broker {
             namespace,
             policies: options.policies,
+            hub_policies: options.hub_policies,
             entra: options.entra,
             outside: Arc::new(Outside::new(options.faults)),
             readers: Arc::default(),

@@ -13,9 +13,11 @@ use super::management;
 use super::producer::{self, Producer};
 use super::readers::{Readers, Seat};
 use super::sas::{self, SasPolicy};
-use crate::amqp::{Attaching, Credentials, Grant, Grants, Node, Outside, Refused, Scope, Service, error, path};
+use crate::amqp::{
+    Attaching, Credentials, Grant, Grants, LinkRight, Node, Outside, Refused, Scope, Service, error, path,
+};
 use crate::entra::{EVENT_HUBS, Entra};
-use crate::event_hubs::{EventHub, Namespace};
+use crate::event_hubs::{Claim, EventHub, Namespace};
 
 /// The grants of this broker.
 const REALM: &str = "event hubs";
@@ -30,6 +32,8 @@ const RUNTIME_METRIC: &str = "com.microsoft:enable-receiver-runtime-metric";
 pub(super) struct Broker {
     pub(super) namespace: Namespace,
     pub(super) policies: Vec<SasPolicy>,
+    /// Policies of the hub, for its built-in endpoint.
+    pub(super) hub_policies: Vec<SasPolicy>,
     pub(super) entra: Entra,
     pub(super) outside: Arc<Outside>,
     pub(super) readers: Arc<Readers>,
@@ -50,17 +54,19 @@ impl Service for Nodes {
     fn check(&self, credentials: &Credentials<'_>) -> Result<Grant, Refused> {
         match *credentials {
             Credentials::Sas { token, audience } => {
-                sas::check(token, audience, &self.0.policies, OffsetDateTime::now_utc())
+                self.by_key(|policies, _| sas::check(token, audience, policies, OffsetDateTime::now_utc()))
             }
             Credentials::Jwt { token, audience } => {
                 let claims =
                     self.0.entra.check(token, EVENT_HUBS).map_err(|error| Refused::Token(error.to_string()))?;
-                Ok(Grant { scope: scope(path(audience)), expires_at: claims.exp })
+                let scope = scope(path(audience));
+                Ok(Grant { scope, principal: Some(claims.sub), expires_at: claims.exp })
             }
-            Credentials::Plain { user, password } => {
-                let known = self.0.policies.iter().any(|policy| policy.name == user && policy.key == password);
-                if known { Ok(Grant { scope: scope(""), expires_at: i64::MAX }) } else { Err(Refused::Signature) }
-            }
+            Credentials::Plain { user, password } => self.by_key(|policies, whole| {
+                let known = policies.iter().any(|policy| policy.name == user && policy.key == password);
+                let grant = Grant { scope: whole, principal: None, expires_at: i64::MAX };
+                if known { Ok(grant) } else { Err(Refused::Signature) }
+            }),
         }
     }
 
@@ -73,24 +79,43 @@ impl Service for Nodes {
 }
 
 impl Nodes {
+    /// What a key opens: one of the hub its built-in endpoint, one of the namespace the rest. `check` is given policies, and all
+    /// that they are for.
+    fn by_key(&self, check: impl Fn(&[SasPolicy], Scope) -> Result<Grant, Refused>) -> Result<Grant, Refused> {
+        let Broker { namespace, policies, hub_policies, .. } = &*self.0;
+        if let Some(built_in) = namespace.built_in_endpoint().map(scope)
+            && let Ok(grant) = check(hub_policies, built_in.clone())
+            && built_in.covers(&grant.scope)
+        {
+            return Ok(grant);
+        }
+        let grant = check(policies, scope(""))?;
+        if namespace.takes_keys() { Ok(grant) } else { Err(Refused::LocalAuthDisabled) }
+    }
+
     fn entity(&self, entity: &Entity, link: &Attaching<'_>, grants: &Arc<Grants>) -> Result<Node, Error> {
         let broker = &self.0;
         let scope = scope(path(link.address));
-        if !grants.opens(&scope) {
-            let claim = if link.receives { "Listen" } else { "Send" };
-            let text = format!("Unauthorized access. '{claim}' claim(s) are required to perform this operation.");
-            return Err(error(AmqpError::UnauthorizedAccess, text));
+        let (claim, group) = if link.receives { (Claim::Listen, entity.group.as_deref()) } else { (Claim::Send, None) };
+        let may = {
+            let (broker, hub, group) = (broker.clone(), entity.hub.clone(), group.map(str::to_owned));
+            move |principal: &str| broker.namespace.permits(principal, claim, &hub, group.as_deref())
+        };
+        if let Err(why) = grants.opens(&scope, &may) {
+            broker.namespace.tell(why.as_ref());
+            return Err(unauthorized(claim, path(link.address)));
         }
+        let right = LinkRight::new(grants.clone(), scope, move |principal| may(principal).is_ok());
         let hub = broker.namespace.hub(&entity.hub).ok_or_else(|| not_found(&entity.hub))?;
         let partition = entity.partition.as_deref().map(|id| self::partition(&hub, id)).transpose()?;
-        let (broker, grants) = (broker.clone(), grants.clone());
+        let broker = broker.clone();
         match (link.receives, partition, &entity.group) {
             (false, partition, None) => {
-                let producer = Producer { broker, hub, partition, grants, scope };
+                let producer = Producer { broker, hub, partition, right };
                 Ok(Node::Takes(Box::new(|link| Box::pin(producer::serve(link, producer)))))
             }
             (true, Some(partition), Some(group)) => {
-                if !broker.namespace.has_consumer_group(group) {
+                if !broker.namespace.has_consumer_group(&entity.hub, group) {
                     return Err(not_found(&format!("{}:consumergroup:{group}", hub.name())));
                 }
                 // Found out before the attach is answered, so that a client may rely on what `@latest` means.
@@ -98,12 +123,25 @@ impl Nodes {
                 let seat = Seat { hub: hub.name().to_owned(), group: group.to_ascii_lowercase(), partition };
                 let place = broker.readers.sit(seat, epoch(link)?)?;
                 let metric = wants_metric(link);
-                let consumer = Consumer { broker, hub, partition, next, grants, scope, place, metric };
+                let consumer = Consumer { broker, hub, partition, next, right, place, metric };
                 Ok(Node::Gives(Box::new(|link| Box::pin(consumer::serve(link, consumer)))))
             }
             _ => Err(error(AmqpError::NotAllowed, "the entity cannot be used in this direction")),
         }
     }
+}
+
+/// The service's sentence (`Azure/azure-event-hubs-python#4`); the host is whatever name the client knows it by.
+fn unauthorized(claim: Claim, path: &str) -> Error {
+    let text = format!(
+        "Unauthorized access. '{}' claim(s) are required to perform this operation. Resource: 'sb://simulated/{}'. \
+         TrackingId:{}_G0, SystemTracker:gateway5, Timestamp:{}",
+        claim.name(),
+        path.to_ascii_lowercase(),
+        uuid::Uuid::new_v4().simple(),
+        OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+    );
+    error(AmqpError::UnauthorizedAccess, text)
 }
 
 fn epoch(link: &Attaching<'_>) -> Result<Option<i64>, Error> {

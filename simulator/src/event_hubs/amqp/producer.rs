@@ -11,7 +11,7 @@ use fe2o3_amqp_types::primitives::{Symbol, Value};
 
 use super::message;
 use super::nodes::Broker;
-use crate::amqp::{AnyMessage, Fault, Grants, Scope, error};
+use crate::amqp::{AnyMessage, Fault, LinkRight, error};
 use crate::event_hubs::EventHub;
 
 /// Where a producer sends to, and by what right.
@@ -19,15 +19,14 @@ pub(super) struct Producer {
     pub(super) broker: Arc<Broker>,
     pub(super) hub: Arc<EventHub>,
     pub(super) partition: Option<usize>,
-    pub(super) grants: Arc<Grants>,
-    pub(super) scope: Scope,
+    pub(super) right: LinkRight,
 }
 
 /// Takes events until the link or its token ends.
 pub(super) async fn serve(mut link: Receiver, producer: Producer) {
     let ended = tokio::select! {
         Err(ended) = producer.take(&mut link) => Err(ended),
-        why = producer.grants.end(&producer.scope) => Ok(why),
+        why = producer.right.end() => Ok(why),
     };
     match ended {
         Ok(why) => {

@@ -64,7 +64,7 @@ pub(super) fn check(
     if !resource.covers(&asked) {
         return Err(Refused::Audience(audience.to_owned()));
     }
-    Ok(Grant { scope: asked, expires_at })
+    Ok(Grant { scope: asked, principal: None, expires_at })
 }
 
 #[cfg(test)]

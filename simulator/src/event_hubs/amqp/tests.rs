@@ -112,6 +112,18 @@ impl Client {
         Sender::attach(&mut self.session, format!("to-{address}"), address).await.expect("a producer link")
     }
 
+    /// Why a producer gets no link.
+    pub(super) async fn send_refused(&mut self, address: &str) -> String {
+        let refused = Sender::attach(&mut self.session, format!("refused-{address}"), address).await;
+        format!("{:?}", refused.expect_err("it must not be let in"))
+    }
+
+    /// The status of a question about an Event Hub.
+    pub(super) async fn read_management(&mut self, hub: &str) -> i32 {
+        let fields = [("operation", "READ"), ("type", "com.microsoft:eventhub"), ("name", hub)];
+        self.ask("$management", &fields, Value::Null).await.0
+    }
+
     async fn consumer(&mut self, address: &str, selector: &str, credit: u32) -> Receiver {
         let name = format!("{address}-{credit}");
         self.reader(&name, address, selector, credit, None).await.expect("a consumer link")

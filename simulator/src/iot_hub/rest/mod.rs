@@ -5,6 +5,7 @@ mod handlers;
 mod listener;
 mod metering;
 mod registry;
+mod rights;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::header::{AUTHORIZATION, CONNECTION};
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 
@@ -24,10 +25,9 @@ use super::error::{Code, HubError};
 use super::fault::Fault;
 use super::hub::Hub;
 use super::limits::Operation;
-use super::sas::Right;
 use crate::faults::{Fate, Stage, Strike, play};
 
-use crate::entra::{Entra, IOT_HUBS};
+use crate::entra::{Access, Entra, IOT_HUBS};
 pub(super) use listener::{Door, SocketListener};
 
 /// The versions that live hubs take.
@@ -36,8 +36,15 @@ const API_VERSIONS: [&str; 5] = ["2018-06-30", "2020-05-31-preview", "2020-09-30
 /// Largest body: a bulk call whose devices have the fullest twins, with room for how JSON writes them.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
+/// Whose bearer tokens are taken, and what those may do whom they name.
+#[derive(Clone)]
+pub(super) struct Bearers {
+    pub(super) entra: Entra,
+    pub(super) access: Access,
+}
+
 /// The routes of the service API.
-pub(super) fn router(hub: Arc<Hub>, entra: Entra) -> Router {
+pub(super) fn router(hub: Arc<Hub>, bearers: Bearers) -> Router {
     use handlers::{delete_device, get_device, get_twin, list_devices, patch_twin, put_device, put_twin};
     use registry::{change_devices, device_statistics, query_devices, service_statistics};
     Router::new()
@@ -51,7 +58,7 @@ pub(super) fn router(hub: Arc<Hub>, entra: Entra) -> Router {
         .merge(devicebound::router())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(hub.clone(), guard))
-        .layer(Extension(entra))
+        .layer(Extension(bearers))
         .with_state(hub)
 }
 
@@ -130,27 +137,22 @@ fn check(hub: &Hub, request: &Request) -> Result<(), HubError> {
         tracing::debug!(%path, %reason, "a service call is refused");
         HubError::new(Code::IotHubUnauthorizedAccess, "Unauthorized")
     };
-    match (token.strip_prefix("Bearer "), request.extensions().get::<Entra>()) {
-        (Some(bearer), Some(entra)) => entra.check(bearer, IOT_HUBS).map(drop).map_err(|error| refused(&error))?,
+    let method = request.method();
+    match (token.strip_prefix("Bearer "), request.extensions().get::<Bearers>()) {
+        (Some(bearer), Some(Bearers { entra, access })) => {
+            let claims = entra.check(bearer, IOT_HUBS).map_err(|error| refused(&error))?;
+            access
+                .check(&claims.sub, rights::actions_for(method, &path), "")
+                .map_err(|denied| HubError::new(Code::IotHubUnauthorized, denied.refusal(method.as_str(), &path)))?;
+        }
         _ => {
-            hub.authorise_service(token, right_for(request.method(), &path), &path).map_err(|error| refused(&error))?
+            hub.authorise_service(token, rights::right_for(method, &path), &path).map_err(|error| refused(&error))?;
         }
     }
     match api_version(request.uri()) {
         Some(version) if API_VERSIONS.contains(&version) => Ok(()),
         Some(_) => Err(HubError::new(Code::ArgumentInvalid, "this api-version is not supported")),
         None => Err(HubError::new(Code::ArgumentInvalid, "api-version is missing")),
-    }
-}
-
-/// The rights matrix (`MicrosoftDocs/azure-docs articles/iot-hub/iot-hub-dev-guide-sas.md`).
-fn right_for(method: &Method, path: &str) -> Right {
-    match *method {
-        _ if path.starts_with("/twins") || path == "/statistics/service" => Right::ServiceConnect,
-        _ if path.ends_with("/commands") => Right::ServiceConnect,
-        Method::POST if path == "/devices/query" => Right::ServiceConnect,
-        Method::GET => Right::RegistryRead,
-        _ => Right::RegistryWrite,
     }
 }
 

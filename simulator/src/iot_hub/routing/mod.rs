@@ -20,10 +20,11 @@ mod hub_event;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::event_hubs::{Event, EventHub, Namespace};
+use crate::event_hubs::{Barred, Claim, Event, EventHub, Namespace};
+use crate::happenings::{Happenings, Kind};
 use condition::Condition;
 use delivery::Outbox;
 use evaluate::Facts;
@@ -56,6 +57,8 @@ pub struct Route {
     pub condition: String,
     /// Where to.
     pub event_hub: String,
+    /// The principal id of the identity that the hub sends with; `None` if it has a key.
+    pub sender: Option<String>,
 }
 
 /// Why routes cannot be used.
@@ -125,9 +128,11 @@ impl RoutingLimits {
 }
 
 struct CompiledRoute {
+    name: String,
     source: RouteSource,
     condition: Condition,
     endpoint: Arc<EventHub>,
+    sender: Option<String>,
 }
 
 /// The routes of a hub.
@@ -135,6 +140,9 @@ pub(super) struct Router {
     routes: Vec<CompiledRoute>,
     /// Takes telemetry that matches no route.
     fallback: Option<Arc<EventHub>>,
+    /// Knows who may send.
+    namespace: Namespace,
+    happenings: Happenings,
     outbox: Mutex<Outbox>,
 }
 
@@ -155,12 +163,25 @@ impl Router {
                 .ok_or_else(|| RouteError::NoSuchEventHub { name: name.to_owned(), event_hub: event_hub.to_owned() })
         };
         let fallback = fallback.then(|| find("$fallback", BUILT_IN_EVENTS)).transpose()?;
-        let routes = routes.into_iter().map(|Route { name, source, condition, event_hub }| {
+        let routes = routes.into_iter().map(|Route { name, source, condition, event_hub, sender }| {
             let endpoint = find(&name, &event_hub)?;
-            let condition = Condition::parse(&condition).ok_or(RouteError::Condition { name, condition })?;
-            Ok(CompiledRoute { source, condition, endpoint })
+            let parsed = Condition::parse(&condition);
+            let condition = parsed.ok_or_else(|| RouteError::Condition { name: name.clone(), condition })?;
+            Ok(CompiledRoute { name, source, condition, endpoint, sender })
         });
-        Ok(Self { routes: routes.collect::<Result<_, _>>()?, fallback, outbox: Mutex::default() })
+        let (namespace, happenings) = (namespace.clone(), Happenings::default());
+        Ok(Self {
+            routes: routes.collect::<Result<_, _>>()?,
+            fallback,
+            namespace,
+            happenings,
+            outbox: Mutex::default(),
+        })
+    }
+
+    /// The same routes, which tell of what they drop.
+    pub(super) fn telling(self, happenings: Happenings) -> Self {
+        Self { happenings, ..self }
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -193,7 +214,8 @@ impl Router {
     }
 
     /// Appends the event to the endpoint of each matching route, once per endpoint, or twice if that is switched on.
-    /// Telemetry that matches none takes the fallback; anything else that matches none is gone.
+    /// Telemetry that matches none takes the fallback; anything else that matches none is gone. An endpoint that the hub may not
+    /// send to gets nothing, and the fallback does not stand in for it: the event is dropped, and that is told.
     /// `read_twin` reads the twin of the event's device, and is asked only if a condition asks for it.
     pub(super) fn dispatch(&self, source: RouteSource, event: Event, read_twin: &dyn Fn() -> Option<Value>) {
         let times = if self.outbox().delivery == Delivery::Twice { 2 } else { 1 };
@@ -212,16 +234,36 @@ impl Router {
     ) -> Vec<&Arc<EventHub>> {
         let facts = Facts::new(event, read_twin);
         let mut endpoints: Vec<&Arc<EventHub>> = Vec::new();
+        let mut matched = false;
         for route in self.routes.iter().filter(|route| route.source == source) {
             let is_new = !endpoints.iter().any(|known| Arc::ptr_eq(known, &route.endpoint));
             if is_new && facts.meet(&route.condition) {
-                endpoints.push(&route.endpoint);
+                matched = true;
+                endpoints.extend(self.may_send(route).then_some(&route.endpoint));
             }
         }
-        if endpoints.is_empty() && source == RouteSource::DeviceMessages {
+        if !matched && source == RouteSource::DeviceMessages {
             endpoints.extend(&self.fallback);
         }
         endpoints
+    }
+
+    fn may_send(&self, route: &CompiledRoute) -> bool {
+        let Some(sender) = &route.sender else { return true };
+        let (name, event_hub) = (&route.name, route.endpoint.name());
+        let Err(barred) = self.namespace.permits(sender, Claim::Send, event_hub, None) else { return true };
+        tracing::warn!(route = name, event_hub, "an event is dropped: {barred}");
+        self.happenings.note(Kind::Refused, None, || {
+            let (why, mut detail) = match &barred {
+                Barred::Role(denied) => {
+                    (format!("the hub's identity lacks {} on {event_hub}", denied.role), denied.detail())
+                }
+                Barred::BuiltInEndpoint => (barred.to_string(), json!({})),
+            };
+            detail["route"] = json!(name);
+            (format!("route {name}: event dropped, {why}"), detail)
+        });
+        false
     }
 }
 
@@ -240,9 +282,10 @@ pub(super) fn try_condition(condition: &str, body: &[u8], twin: &Value) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entra::{Access, Assignment, Role};
 
     fn route(source: RouteSource, condition: &str, event_hub: &str) -> Route {
-        Route { name: "r".into(), source, condition: condition.into(), event_hub: event_hub.into() }
+        Route { name: "r".into(), source, condition: condition.into(), event_hub: event_hub.into(), sender: None }
     }
 
     fn namespace() -> Namespace {
@@ -269,6 +312,25 @@ mod tests {
             router.dispatch(source, Event::default(), &|| None);
             assert_eq!(counts(&namespace), expected);
         }
+    }
+
+    #[test]
+    fn an_event_that_the_hub_may_not_send_is_dropped_and_the_missing_role_told() {
+        let sender = Role::find("2b629674-e913-4c01-ae53-ef4638d8f975").expect("Data Sender is known");
+        let happenings = Happenings::new();
+        let assignment = Assignment { scope: "/ns/eventhubs/a".into(), role: sender, principal: "hub".into() };
+        let access = Access::by_roles("/ns", [assignment].into(), happenings.clone());
+        let namespace = namespace().guarded_by(access, false);
+        let by_identity =
+            |endpoint| Route { sender: Some("hub".into()), ..route(RouteSource::DeviceMessages, "", endpoint) };
+        let routes = vec![by_identity("a"), by_identity("b")];
+        let router = Router::new(routes, true, &namespace, RoutingLimits::PAID).expect("the routes are valid");
+        router.telling(happenings.clone()).dispatch(RouteSource::DeviceMessages, Event::default(), &|| None);
+        assert_eq!(counts(&namespace), [0, 1, 0], "nor does the fallback stand in");
+        let told = happenings.after(0).happenings;
+        assert_eq!(told.len(), 1, "each once: {told:?}");
+        assert_eq!(told[0].detail["resource"], "/ns/eventhubs/b");
+        assert!(told[0].title.contains("Azure Event Hubs Data Sender on b"), "{}", told[0].title);
     }
 
     #[test]

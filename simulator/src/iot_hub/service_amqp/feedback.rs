@@ -13,7 +13,8 @@ use tokio::sync::Notify;
 
 use super::super::Feedback;
 use super::super::twin::timestamp;
-use super::{Devicebound, Rights};
+use super::Devicebound;
+use crate::amqp::LinkRight;
 
 /// What libraries look for (`Azure/azure-iot-sdk-csharp iothub/service/src/Common/CommonConstants.cs`).
 const CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.feedback.json";
@@ -81,10 +82,10 @@ impl<H: Devicebound> Outbox<H> {
     }
 
     /// Gives feedback to a receiver until its link or its token ends.
-    pub(super) async fn serve(self: Arc<Self>, mut link: Sender, rights: Rights) {
+    pub(super) async fn serve(self: Arc<Self>, mut link: Sender, right: LinkRight) {
         let why = tokio::select! {
             reason = self.give(&mut link) => return tracing::debug!(reason, "a receiver of feedback ended"),
-            why = rights.end() => why,
+            why = right.end() => why,
         };
         if let Err(error) = link.close_with_error(why).await {
             tracing::debug!(%error, "a receiver of feedback was gone before it was sent away");

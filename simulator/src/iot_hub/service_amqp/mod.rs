@@ -24,8 +24,8 @@ use time::OffsetDateTime;
 
 use super::sas::{SasError, Token};
 use super::{CloudMessage, Feedback, HubError, IotHub};
-use crate::amqp::{Attaching, Credentials, Grant, Grants, Node, Refused, Scope, Service, error, path};
-use crate::entra::{Entra, IOT_HUBS};
+use crate::amqp::{Attaching, Credentials, Grant, Grants, LinkRight, Node, Refused, Scope, Service, error, path};
+use crate::entra::{Access, Entra, IOT_HUBS, actions};
 use feedback::Outbox;
 
 /// The grants of this broker.
@@ -71,20 +71,21 @@ impl Devicebound for IotHub {
 pub(crate) struct ServiceNodes<H> {
     hub: Arc<H>,
     entra: Entra,
+    access: Access,
     outbox: Arc<Outbox<H>>,
 }
 
 impl ServiceNodes<IotHub> {
     /// The nodes of a hub that takes bearer tokens of this issuer.
-    pub(crate) fn new(hub: IotHub, entra: Entra) -> Self {
-        Self::of(hub, entra)
+    pub(crate) fn new(hub: IotHub, entra: Entra, access: Access) -> Self {
+        Self { access, ..Self::of(hub, entra) }
     }
 }
 
 impl<H: Devicebound> ServiceNodes<H> {
     fn of(hub: H, entra: Entra) -> Self {
         let hub = Arc::new(hub);
-        Self { outbox: Arc::new(Outbox::new(hub.clone())), hub, entra }
+        Self { outbox: Arc::new(Outbox::new(hub.clone())), hub, entra, access: Access::default() }
     }
 
     /// What a shared access signature opens; its own resource says where, whatever audience the client names.
@@ -116,7 +117,7 @@ impl<H: Devicebound> ServiceNodes<H> {
     /// of the moment is taken off; to set the hub's clock again later neither ends nor prolongs what is open already.
     fn grant(&self, resource: &str, expires_at: i64) -> Grant {
         let skew = self.hub.now().unix_timestamp() - OffsetDateTime::now_utc().unix_timestamp();
-        Grant { scope: Scope::new(REALM, resource), expires_at: expires_at.saturating_sub(skew) }
+        Grant { scope: Scope::new(REALM, resource), principal: None, expires_at: expires_at.saturating_sub(skew) }
     }
 }
 
@@ -132,7 +133,7 @@ impl<H: Devicebound> Service for ServiceNodes<H> {
             Credentials::Jwt { token, .. } => {
                 let claims = self.entra.check(token, IOT_HUBS).map_err(|error| Refused::Token(error.to_string()))?;
                 // Microsoft Entra and its tokens go by the clock of the machine.
-                Ok(Grant { scope: Scope::new(REALM, ""), expires_at: claims.exp })
+                Ok(Grant { scope: Scope::new(REALM, ""), principal: Some(claims.sub), expires_at: claims.exp })
             }
             // `{policy}@sas.root.{hub}`; the token says which hub it is for.
             Credentials::Plain { user, password } => {
@@ -145,51 +146,44 @@ impl<H: Devicebound> Service for ServiceNodes<H> {
     fn node(&self, link: &Attaching<'_>, grants: &Arc<Grants>) -> Option<Result<Node, Error>> {
         let place = path(link.address).to_ascii_lowercase();
         let scope = Scope::new(REALM, &place);
-        let (hub, outbox, rights) = (self.hub.clone(), self.outbox.clone(), Rights { grants: grants.clone(), scope });
-        let node = match (place.as_str(), link.receives) {
-            (DEVICEBOUND, false) => Node::Takes(Box::new(|link| Box::pin(take(link, hub, rights)))),
-            (FEEDBACK, true) => Node::Gives(Box::new(|link| Box::pin(outbox.serve(link, rights)))),
-            (FILE_NOTIFICATIONS, true) => Node::Gives(Box::new(|link| Box::pin(stay_quiet(link, rights)))),
+        let action = match (place.as_str(), link.receives) {
+            (DEVICEBOUND, false) => actions::CLOUD_TO_DEVICE_SEND,
+            (FEEDBACK, true) => actions::CLOUD_TO_DEVICE_FEEDBACK,
+            (FILE_NOTIFICATIONS, true) => actions::FILE_NOTIFICATIONS,
             (DEVICEBOUND | FEEDBACK | FILE_NOTIFICATIONS, _) => {
                 return Some(Err(error(AmqpError::NotAllowed, "the entity cannot be used in this direction")));
             }
             _ => return None,
         };
-        if self.may(grants, &place) {
-            Some(Ok(node))
-        } else {
-            Some(Err(error(
-                AmqpError::UnauthorizedAccess,
-                "Unauthorized access: put a token with ServiceConnect at $cbs.",
-            )))
+        let may = {
+            let access = self.access.clone();
+            move |principal: &str| access.allows(principal, &[action], "")
+        };
+        if let Err(why) = grants.opens(&scope, &may) {
+            let text = match why {
+                Some(denied) => {
+                    self.access.tell(&denied);
+                    denied.refusal("ATTACH", &format!("/{place}"))
+                }
+                None => "Unauthorized access: put a token with ServiceConnect at $cbs.".to_owned(),
+            };
+            return Some(Err(error(AmqpError::UnauthorizedAccess, text)));
         }
-    }
-}
-
-impl<H> ServiceNodes<H> {
-    fn may(&self, grants: &Grants, place: &str) -> bool {
-        grants.opens(&Scope::new(REALM, place))
-    }
-}
-
-/// By what right a link is open.
-struct Rights {
-    grants: Arc<Grants>,
-    scope: Scope,
-}
-
-impl Rights {
-    /// Returns when the right ends, with the error to end the link with.
-    async fn end(&self) -> Error {
-        self.grants.end(&self.scope).await
+        let (hub, outbox) = (self.hub.clone(), self.outbox.clone());
+        let right = LinkRight::new(grants.clone(), scope, move |principal| may(principal).is_ok());
+        Some(Ok(match place.as_str() {
+            DEVICEBOUND => Node::Takes(Box::new(|link| Box::pin(take(link, hub, right)))),
+            FEEDBACK => Node::Gives(Box::new(|link| Box::pin(outbox.serve(link, right)))),
+            _ => Node::Gives(Box::new(|link| Box::pin(stay_quiet(link, right)))),
+        }))
     }
 }
 
 /// Takes messages for devices until the link or its token ends.
-async fn take<H: Devicebound>(mut link: Receiver, hub: Arc<H>, rights: Rights) {
+async fn take<H: Devicebound>(mut link: Receiver, hub: Arc<H>, right: LinkRight) {
     let ended = tokio::select! {
         Err(ended) = take_all(&mut link, &*hub) => Err(ended),
-        why = rights.end() => Ok(why),
+        why = right.end() => Ok(why),
     };
     match ended {
         Ok(why) => {
@@ -222,10 +216,10 @@ async fn take_all<H: Devicebound>(link: &mut Receiver, hub: &H) -> Result<(), Re
 }
 
 /// Nobody uploads files here.
-async fn stay_quiet(mut link: Sender, rights: Rights) {
+async fn stay_quiet(mut link: Sender, right: LinkRight) {
     let why = tokio::select! {
         ended = link.on_detach() => return tracing::debug!(%ended, "a receiver of file notifications ended"),
-        why = rights.end() => why,
+        why = right.end() => why,
     };
     if let Err(error) = link.close_with_error(why).await {
         tracing::debug!(%error, "a receiver was gone before it was sent away");

@@ -15,6 +15,7 @@ async fn world_with_echoes() -> World {
             source: RouteSource::TwinChangeEvents,
             condition: String::new(),
             event_hub: STACK_EVENTS.into(),
+            sender: None,
         }];
     })
     .await
@@ -170,6 +171,7 @@ async fn a_condition_can_ask_for_the_twin_after_the_change() {
             source,
             condition: "$twin.tags.site = 'barn'".into(),
             event_hub: STACK_EVENTS.into(),
+            sender: None,
         };
         options.routes = vec![route(RouteSource::TwinChangeEvents), route(RouteSource::DeviceMessages)];
     })

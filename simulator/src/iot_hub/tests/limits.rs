@@ -94,12 +94,14 @@ async fn what_is_done_is_billed_by_kind_and_what_fails_is_not() {
             source: RouteSource::DeviceMessages,
             condition: "true".into(),
             event_hub: super::world::STACK_EVENTS.into(),
+            sender: None,
         });
         options.routes.push(Route {
             name: "another copy".into(),
             source: RouteSource::DeviceMessages,
             condition: "true".into(),
             event_hub: BUILT_IN_EVENTS.into(),
+            sender: None,
         });
     })
     .await;

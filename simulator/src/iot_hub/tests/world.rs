@@ -49,6 +49,7 @@ fn options() -> IotHubOptions {
         source,
         condition: condition.into(),
         event_hub: STACK_EVENTS.into(),
+        sender: None,
     };
     let any = "127.0.0.1:0".parse().expect("it is an address");
     IotHubOptions {
@@ -66,9 +67,11 @@ fn options() -> IotHubOptions {
             route(RouteSource::TwinChangeEvents, "IS_OBJECT($body.properties.desired) OR IS_OBJECT($body.tags)"),
         ],
         fallback: true,
+        size: None,
         limits: None,
         faults: Faults::default(),
         entra: crate::entra::Entra::new(),
+        access: crate::entra::Access::default(),
         happenings: crate::happenings::Happenings::default(),
     }
 }

@@ -161,3 +161,58 @@ async fn the_servers_stop_with_the_last_handle() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(5), refused).await.expect("the port is closed");
 }
+
+#[tokio::test]
+async fn a_webhook_is_written_and_shown_as_the_registry_does_it() {
+    let bench = Bench::start().await;
+    let path = format!("/as/webhooks/{APP}/by-hand");
+    let (status, body) = bench.call(Method::GET, &path, None).await;
+    assert_eq!((status, name(&body).as_str()), (404, "pkg/redis:not_found"));
+    let webhook = json!({
+        "base_url": "https://h.example.net/hook{/devID}", "format": "json", "headers": {"k": "v"},
+        "uplink_message": {"path": ""}, "join_accept": {"path": "/join"}, "paused": false,
+    });
+    let paths = ["base_url", "format", "headers", "uplink_message", "join_accept", "paused"];
+    let put = |webhook: &Value, paths: &[&str]| Some(json!({"webhook": webhook, "field_mask": {"paths": paths}}));
+    assert_eq!(bench.call(Method::PUT, &path, put(&webhook, &paths)).await.0, 200);
+    let (_, shown) =
+        bench.call(Method::GET, &format!("{path}?field_mask=uplink_message,join_accept,paused"), None).await;
+    assert_eq!(shown["base_url"], webhook["base_url"], "always there");
+    assert_eq!((&shown["uplink_message"], &shown["join_accept"]), (&json!({}), &json!({"path": "/join"})));
+    assert!(shown.get("paused").is_none() && shown.get("headers").is_none(), "{shown}");
+    // What the mask does not name stays.
+    let other = json!({"base_url": "https://other.example.net/hook", "headers": {}});
+    assert_eq!(bench.call(Method::PUT, &path, put(&other, &["base_url"])).await.0, 200);
+    let (_, shown) = bench.call(Method::GET, &format!("{path}?field_mask=headers"), None).await;
+    assert_eq!((&shown["base_url"], &shown["headers"]), (&other["base_url"], &webhook["headers"]));
+
+    for (method, path, body, error) in [
+        (Method::GET, format!("{path}?field_mask=colour"), None, "pkg/rpcmiddleware/validator:field_mask_paths"),
+        (
+            Method::PUT,
+            path.clone(),
+            put(&json!({}), &["health_status"]),
+            "pkg/rpcmiddleware/validator:field_mask_paths",
+        ),
+        (Method::PUT, path.clone(), put(&json!({"base_url": "no address"}), &["base_url"]), "pkg/errors:validation"),
+        (
+            Method::PUT,
+            path.clone(),
+            put(&json!({"headers": {"n".repeat(65): "v"}}), &["headers"]),
+            "pkg/errors:validation",
+        ),
+    ] {
+        let (status, answer) = bench.call(method, &path, body).await;
+        assert_eq!((status, name(&answer).as_str()), (400, error), "{path}");
+    }
+    for _ in 0..2 {
+        assert_eq!(bench.call(Method::DELETE, &path, None).await.0, 200, "gone already is fine");
+    }
+    assert!(bench.stack.take_right("RIGHT_APPLICATION_SETTINGS_BASIC"));
+    assert!(!bench.stack.take_right("RIGHT_APPLICATION_SETTINGS_BASIC"), "it has it no more");
+    let (status, body) = bench.call(Method::PUT, &path, put(&webhook, &paths)).await;
+    assert_eq!((status, name(&body).as_str()), (403, "pkg/auth/rights:insufficient_application_rights"));
+    let (_, info) = bench.call(Method::GET, "/auth_info", None).await;
+    let rights = info["api_key"]["api_key"]["rights"].as_array().expect("a list");
+    assert!(!rights.contains(&json!("RIGHT_APPLICATION_SETTINGS_BASIC")) && !rights.is_empty(), "{info}");
+}

@@ -1,35 +1,54 @@
 //! Everything around the bridge, started together: the one place that knows how the parts are wired.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `plan` | what the hub and the Event Hubs are to be: by default, or by a template |
+//! | `settings` | the app settings of the handler: by default, or by a template |
+//! | `minted` | keys that are made up |
+//! | `description` | how clients reach what runs |
 
-use std::collections::BTreeMap;
+mod description;
+mod minted;
+mod plan;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rand::Rng as _;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::entra::Entra;
+use crate::entra::{Entra, IdentityEndpoint};
 use crate::event_hubs::{AmqpOptions, AmqpServer, Namespace, RETAINED_BYTES, SasPolicy};
 use crate::faults::Faults;
 use crate::functions_host::{FunctionsHost, HostOptions, LogSink};
 use crate::happenings::{Happenings, Kind};
-use crate::iot_hub::{BUILT_IN_EVENTS, IotHub, IotHubOptions, Policy, Rights, Route, RouteSource, ServiceNodes, Tier};
-use crate::shell_word::shell_word;
-use crate::stack::{Stack, StackOptions, Webhook};
+use crate::infra::Infra;
+use crate::iot_hub::{IotHub, IotHubOptions, Policy, ServiceNodes, Tier};
+use crate::stack::{ALL_RIGHTS, Stack, StackOptions, Webhook};
 use crate::tls::Tls;
+use minted::{random_api_key, random_key, random_word};
+use plan::Plan;
+use settings::{Started, application_of};
 
-/// Host name of the simulated hub.
-pub const HUB_HOST: &str = "sim.azure-devices.net";
-/// Host name of the simulated Event Hubs namespace.
-pub const NAMESPACE_HOST: &str = "sim.servicebus.windows.net";
-/// The one application of the simulated The Things Stack.
+/// The one application of the simulated The Things Stack, unless a template names another: see [`World::application_id`].
 pub const APPLICATION_ID: &str = "greenhouse";
 
-/// Partitions of every Event Hub.
-const PARTITIONS: usize = 4;
+/// The Event Hub that the hub's own events are routed to, as the bridge's functions and the template name it.
+pub const STACK_EVENTS: &str = "stack-events";
+/// The Event Hub of uplinks that wait for the hub.
+pub const PARKED_UPLINKS: &str = "parked-uplinks";
+/// The Event Hub of what can never be delivered.
+pub const DEAD_LETTERS: &str = "dead-letters";
+
+/// Who works at the simulated hub by hand: the page's user, and the operator of the story. With a template this one may do all in
+/// hub and Event Hubs, as a person who gave themself the roles IoT Hub Data Contributor and Azure Event Hubs Data Owner.
+pub const LOCAL_USER: &str = "local-user";
 
 /// Why the world did not start.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
@@ -71,6 +90,8 @@ impl Default for EventHubsOptions {
 pub enum Handler {
     /// The Functions host starts this program.
     Program(PathBuf),
+    /// It starts the executable that `host.json` names.
+    OfApp,
     /// Someone starts it by hand on the port that the settings name.
     ByHand,
 }
@@ -81,14 +102,19 @@ pub struct WorldOptions {
     pub ports: Ports,
     /// The Event Hubs.
     pub event_hubs: EventHubsOptions,
+    /// What a template makes of Azure: names, policies, routes, Event Hubs, roles and app settings are its own then.
+    pub infra: Option<Infra>,
     /// Folder with `host.json` and the functions.
     pub app_root: PathBuf,
     /// How the handler runs.
     pub handler: Handler,
     /// App settings of the handler beside those that the world makes; they win.
     pub settings: BTreeMap<String, String>,
-    /// The limits of the hub's size; `None`: no limits.
+    /// The rates and the daily quota of this size; `None`: none. How many routes and endpoints the hub may have, a template's own
+    /// size says.
     pub limits: Option<Tier>,
+    /// Rights that the API key of The Things Stack lacks.
+    pub without_stack_rights: Vec<String>,
     /// Takes the lines of the host and the handler.
     pub log: LogSink,
 }
@@ -113,61 +139,15 @@ pub struct World {
     pub happenings: Happenings,
     /// The app settings that the handler was given.
     pub settings: BTreeMap<String, String>,
+    /// What the platform added to them.
+    platform: BTreeMap<String, String>,
+    _identity_endpoint: Option<IdentityEndpoint>,
+    hub_host: String,
     policies: Vec<Policy>,
+    api_key: String,
     function_key: String,
     webhook_secret: String,
     folder: TempDir,
-}
-
-fn random_key(bytes: usize) -> Vec<u8> {
-    let mut key = vec![0; bytes];
-    rand::rng().fill(&mut key[..]);
-    key
-}
-
-fn random_word(bytes: usize) -> String {
-    random_key(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Three parts in the alphabet of real keys.
-fn random_api_key() -> String {
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let part = |length: usize| -> String {
-        random_key(length).into_iter().map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()])).collect()
-    };
-    format!("NNSXS.{}.{}", part(39), part(52))
-}
-
-fn policies() -> Vec<Policy> {
-    let none = Rights { registry_read: false, registry_write: false, service_connect: false, device_connect: false };
-    let all = Rights { registry_read: true, registry_write: true, service_connect: true, device_connect: true };
-    let policy = |name: &str, rights| Policy { name: name.to_owned(), key: random_key(32), rights };
-    vec![
-        policy("iothubowner", all),
-        policy("service", Rights { service_connect: true, ..none }),
-        policy("device", Rights { device_connect: true, ..none }),
-        policy("registryRead", Rights { registry_read: true, ..none }),
-        policy("registryReadWrite", Rights { registry_read: true, registry_write: true, ..none }),
-        policy("tts-bridge", Rights { registry_read: true, ..all }),
-    ]
-}
-
-/// The routes that the bridge needs.
-fn routes() -> Vec<Route> {
-    let route = |name: &str, source, condition: &str| Route {
-        name: name.to_owned(),
-        source,
-        condition: condition.to_owned(),
-        event_hub: "stack-events".to_owned(),
-    };
-    vec![
-        route("device-lifecycle", RouteSource::DeviceLifecycleEvents, "true"),
-        route(
-            "twin-changes",
-            RouteSource::TwinChangeEvents,
-            "IS_OBJECT($body.properties.desired) OR IS_OBJECT($body.tags)",
-        ),
-    ]
 }
 
 impl World {
@@ -178,34 +158,37 @@ impl World {
     pub async fn start(options: WorldOptions) -> Result<Self, StartError> {
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let ports = options.ports;
-        let tls = Tls::new(&[HUB_HOST, NAMESPACE_HOST])?;
+        let happenings = Happenings::new();
+        let stack_rights = rights_without(&options.without_stack_rights)?;
+        let application_id = options.infra.as_ref().map(application_of).transpose()?.unwrap_or(APPLICATION_ID);
+        let size = options.infra.as_ref().map(Infra::tier).transpose()?;
+        let Plan { hub_host, namespace_host, policies, routes, fallback, events, hub_access, identities } =
+            match &options.infra {
+                Some(infra) => Plan::of(infra, &happenings)?,
+                None => Plan::plain(&options.event_hubs.consumer_groups),
+            };
+        let events = events.with_retention(options.event_hubs.retained_bytes);
+        tell(&events, &happenings);
+        let tls = Tls::new(&[&hub_host, &namespace_host])?;
         let entra = Entra::new();
         let folder = tempfile::Builder::new().prefix("tts-iot-hub-simulator-").tempdir()?;
-        std::fs::write(folder.path().join("ca.pem"), tls.ca_pem())?;
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, tls.ca_pem())?;
 
         let faults = Faults::default();
-        let events = Namespace::new(&[
-            ("stack-events", PARTITIONS),
-            ("parked-uplinks", PARTITIONS),
-            ("dead-letters", PARTITIONS),
-            (BUILT_IN_EVENTS, PARTITIONS),
-        ])
-        .with_consumer_groups(&options.event_hubs.consumer_groups)
-        .with_retention(options.event_hubs.retained_bytes);
-        let happenings = Happenings::new();
-        tell(&events, &happenings);
-        let policies = policies();
         let iot_hub = IotHub::start(
             IotHubOptions {
-                host_name: HUB_HOST.to_owned(),
+                host_name: hub_host.clone(),
                 mqtt_addr: address(ports.mqtt),
                 https_addr: address(ports.hub_https),
                 policies: policies.clone(),
-                routes: routes(),
-                fallback: true,
+                routes,
+                fallback,
+                size,
                 limits: options.limits,
                 faults: faults.clone(),
                 entra: entra.clone(),
+                access: hub_access.clone(),
                 happenings: happenings.clone(),
             },
             &tls,
@@ -217,46 +200,56 @@ impl World {
                 addr: address(ports.event_hubs),
                 tls: Some((address(ports.amqps), &tls)),
                 policies: vec![SasPolicy { name: "bridge".to_owned(), key: STANDARD.encode(random_key(32)) }],
+                hub_policies: readers_of_telemetry(&policies),
                 entra: entra.clone(),
                 faults: faults.clone(),
             },
             events.clone(),
-            vec![Arc::new(ServiceNodes::new(iot_hub.clone(), entra.clone()))],
+            vec![Arc::new(ServiceNodes::new(iot_hub.clone(), entra.clone(), hub_access))],
         )
         .await?;
         let api_key = random_api_key();
         let stack = Stack::start(StackOptions {
             listen: address(ports.stack),
-            application_id: APPLICATION_ID.to_owned(),
+            application_id: application_id.to_owned(),
             api_key: api_key.clone(),
+            rights: stack_rights,
             faults: faults.clone(),
             happenings: happenings.clone(),
-            ..StackOptions::default()
         })
         .await?;
+        let identity_endpoint = match &options.infra {
+            Some(_) => Some(IdentityEndpoint::start(entra.clone(), identities.clone()).await?),
+            None => None,
+        };
+        let platform: BTreeMap<String, String> = identity_endpoint
+            .iter()
+            .flat_map(IdentityEndpoint::environment)
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
 
-        let webhook_secret = random_word(16);
         let function_key = random_word(20);
-        let mut settings = BTreeMap::from([
-            ("STACK_BASE_URL".to_owned(), stack.base_url()),
-            ("STACK_APPLICATION_ID".to_owned(), APPLICATION_ID.to_owned()),
-            ("STACK_API_KEY".to_owned(), api_key),
-            ("IOTHUB_HOSTNAME".to_owned(), HUB_HOST.to_owned()),
-            ("IOTHUB_GATEWAY_HOSTNAME".to_owned(), "localhost".to_owned()),
-            ("IOTHUB_MQTT_PORT".to_owned(), iot_hub.mqtt_addr().port().to_string()),
-            ("IOTHUB_HTTPS_PORT".to_owned(), iot_hub.https_addr().port().to_string()),
-            ("IOTHUB_CA_FILE".to_owned(), folder.path().join("ca.pem").display().to_string()),
-            ("StackEvents".to_owned(), event_hubs.connection_string()),
-            ("WEBHOOK_SECRET".to_owned(), webhook_secret.clone()),
-        ]);
-        if let Some(policy) = policies.iter().find(|policy| policy.name == "tts-bridge") {
-            settings.insert("IOTHUB_POLICY_NAME".to_owned(), policy.name.clone());
-            settings.insert("IOTHUB_POLICY_KEY".to_owned(), STANDARD.encode(&policy.key));
-        }
+        let started = Started {
+            stack_url: stack.base_url(),
+            application_id,
+            api_key: &api_key,
+            hub_host: &hub_host,
+            hub: &iot_hub,
+            event_hubs: &event_hubs,
+            ca_file: &ca_file,
+            policies: &policies,
+        };
+        let mut settings = match &options.infra {
+            Some(infra) => started.settings_of(infra, &happenings)?,
+            None => started.plain_settings(),
+        };
         settings.extend(options.settings);
+        // A webhook carries one in any case; a handler without the setting does not look at it.
+        let webhook_secret = settings.get(settings::WEBHOOK_SECRET).cloned().unwrap_or_else(|| random_word(16));
 
         let (executable, external_port) = match options.handler {
             Handler::Program(program) => (Some(program), None),
+            Handler::OfApp => (None, None),
             Handler::ByHand => (None, Some(free_port()?)),
         };
         if let Some(port) = external_port {
@@ -266,10 +259,12 @@ impl World {
             executable,
             external_port,
             settings: settings.clone(),
+            platform: platform.clone(),
+            identities,
             listen: address(ports.functions),
             function_key: function_key.clone(),
             master_key: random_word(20),
-            fully_qualified_namespace: NAMESPACE_HOST.to_owned(),
+            fully_qualified_namespace: namespace_host,
             log: options.log,
             happenings: happenings.clone(),
             ..HostOptions::new(options.app_root, events.clone())
@@ -292,7 +287,11 @@ impl World {
             entra,
             happenings,
             settings,
+            platform,
+            _identity_endpoint: identity_endpoint,
+            hub_host,
             policies,
+            api_key,
             function_key,
             webhook_secret,
             folder,
@@ -303,6 +302,18 @@ impl World {
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
+    }
+
+    /// The host name of the hub, in user names and tokens.
+    #[must_use]
+    pub fn hub_host(&self) -> &str {
+        &self.hub_host
+    }
+
+    /// The one application of the simulated The Things Stack: [`APPLICATION_ID`], or what the template names.
+    #[must_use]
+    pub fn application_id(&self) -> &str {
+        self.stack.application_id()
     }
 
     /// The policy of this name.
@@ -318,55 +329,6 @@ impl World {
         (url, [("x-functions-key", &self.function_key), ("X-Webhook-Secret", &self.webhook_secret)])
     }
 
-    /// All that a client of the simulated services needs to know.
-    #[must_use]
-    pub fn description(&self) -> Value {
-        let policies: Vec<_> = self
-            .policies
-            .iter()
-            .map(|policy| {
-                let key = STANDARD.encode(&policy.key);
-                json!({
-                    "name": policy.name,
-                    "key": key,
-                    "connection_string": format!("HostName={HUB_HOST};SharedAccessKeyName={};SharedAccessKey={key}", policy.name),
-                })
-            })
-            .collect();
-        let (webhook_url, headers) = self.webhook();
-        let headers: BTreeMap<_, _> = headers.into_iter().collect();
-        json!({
-            "hub_host_name": HUB_HOST,
-            "mqtt": {"host": "localhost", "port": self.iot_hub.mqtt_addr().port()},
-            "hub_https": {"host": "localhost", "port": self.iot_hub.https_addr().port()},
-            "ca_file": self.ca_file(),
-            "policies": policies,
-            "event_hubs": {
-                "port": self.event_hubs.addr().port(),
-                "connection_string": self.event_hubs.connection_string(),
-                "amqps_port": self.event_hubs.tls_addr().map(|addr| addr.port()),
-                "amqps_connection_string": self.event_hubs.tls_connection_string(),
-                "built_in_endpoint": BUILT_IN_EVENTS,
-                "stack_events": "stack-events",
-                "parked_uplinks": "parked-uplinks",
-                "dead_letters": "dead-letters",
-            },
-            "stack": {
-                "base_url": self.stack.base_url(),
-                "application_id": APPLICATION_ID,
-                "api_key": self.settings["STACK_API_KEY"],
-            },
-            "functions": {"base_url": self.functions.base_url()},
-            "webhook": {"url": webhook_url, "headers": headers},
-        })
-    }
-
-    /// The settings as lines that a shell or an env-file reader takes.
-    #[must_use]
-    pub fn env_file(&self) -> String {
-        self.settings.iter().map(|(name, value)| format!("{name}={}\n", shell_word(value))).collect()
-    }
-
     /// Stops the handler and the services; The Things Stack stops with the last handle to it.
     pub async fn shutdown(self) {
         self.functions.shutdown().await;
@@ -377,11 +339,29 @@ impl World {
 
 /// Lets the Event Hubs of the bridge tell what they get; the built-in endpoint's telemetry is told by the hub itself.
 fn tell(events: &Namespace, happenings: &Happenings) {
-    for (name, kind) in
-        [("stack-events", Kind::Event), ("parked-uplinks", Kind::Parked), ("dead-letters", Kind::DeadLetter)]
+    for (name, kind) in [(STACK_EVENTS, Kind::Event), (PARKED_UPLINKS, Kind::Parked), (DEAD_LETTERS, Kind::DeadLetter)]
     {
         if let Some(hub) = events.hub(name) {
             hub.tell(kind, happenings.clone());
+        }
+    }
+}
+
+/// The policies of the hub that may read its built-in endpoint
+/// (<https://learn.microsoft.com/azure/iot-hub/iot-hub-dev-guide-sas>: ServiceConnect).
+fn readers_of_telemetry(policies: &[Policy]) -> Vec<SasPolicy> {
+    let readers = policies.iter().filter(|policy| policy.rights.service_connect);
+    readers.map(|policy| SasPolicy { name: policy.name.clone(), key: STANDARD.encode(&policy.key) }).collect()
+}
+
+/// All rights of the API key but these.
+fn rights_without(missing: &[String]) -> Result<BTreeSet<String>, StartError> {
+    let mut rights: BTreeSet<String> = ALL_RIGHTS.map(str::to_owned).into();
+    match missing.iter().find(|right| !ALL_RIGHTS.contains(&right.as_str())) {
+        Some(unknown) => Err(format!("the API key has no right {unknown}: known are {}", ALL_RIGHTS.join(", ")).into()),
+        None => {
+            rights.retain(|right| !missing.contains(right));
+            Ok(rights)
         }
     }
 }

@@ -1,8 +1,16 @@
 //! A stand-in for Microsoft Entra: it mints bearer tokens that the simulated services take, and checks them.
 //!
+//! | module | idea |
+//! |---|---|
+//! | `roles` | built-in roles, their assignments, and what an identity may do at a resource |
+//! | `identity_endpoint` | where an app gets tokens in the name of its managed identities |
+//!
 //! Real tokens are signed by keys that services fetch; here the services know the issuer, so its key is a secret of this process.
 //! Audiences: `MicrosoftDocs/azure-docs articles/iot-hub/authenticate-authorize-azure-ad.md` and
-//! <https://learn.microsoft.com/azure/event-hubs/authenticate-application>. Roles are not looked at: an identity may do all.
+//! <https://learn.microsoft.com/azure/event-hubs/authenticate-application>.
+
+mod identity_endpoint;
+mod roles;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +25,9 @@ pub const EVENT_HUBS: &str = "https://eventhubs.azure.net";
 /// Audience of IoT Hub's service API.
 pub const IOT_HUBS: &str = "https://iothubs.azure.net";
 
+pub use identity_endpoint::{IdentityEndpoint, ManagedIdentity};
+pub use roles::{Access, Assignment, Denied, Role, actions};
+
 const ISSUER: &str = "https://sts.windows.net/simulator/";
 
 /// What a token says.
@@ -26,7 +37,7 @@ pub struct Claims {
     pub aud: String,
     /// Who made it.
     pub iss: String,
-    /// The name of the identity.
+    /// The identity: the principal id of a managed identity, or any name.
     pub sub: String,
     /// When it was made, in Unix seconds.
     pub iat: i64,

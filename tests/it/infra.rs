@@ -1,0 +1,10 @@
+//! The infrastructure agrees with the code, with docs/security.md and with itself.
+
+mod access;
+mod compiler;
+mod existing_hub;
+mod files;
+mod forms;
+mod settings;
+mod shape;
+mod snapshot;
