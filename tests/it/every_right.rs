@@ -12,6 +12,7 @@ use simulator::iot_hub::Fault;
 use simulator::stack::{LocalDevice, WebhookAnswer};
 use simulator::world::{Handler, World};
 
+use crate::infra::files::{read, table};
 use crate::support::*;
 
 /// A role assignment as a person would name it: role, place, identity.
@@ -144,13 +145,9 @@ fn documented_name((role, place, identity): (&str, &str, &str)) -> [String; 3] {
 /// The roles in docs/security.md, and whether each is a need of the bridge. The others are the platform's, for the simulated host has
 /// no storage and sends no metrics: their sources stand there.
 fn documented() -> Vec<([String; 3], bool)> {
-    let text = std::fs::read_to_string(root().join("docs/security.md")).expect("it is there");
-    let (_, rest) = text.split_once("<!-- roles -->\n").expect("the table's begin");
-    let (table, _) = rest.split_once("<!-- /roles -->").expect("its end");
-    let rows = table.lines().skip(2).map(|row| {
-        let cells: Vec<_> = row.trim().trim_matches('|').split('|').map(str::trim).collect();
-        let [who, role, place, .., need] = cells.as_slice() else { panic!("{row}") };
-        ([*who, *role, *place].map(str::to_owned), *need == "bridge")
+    let rows = table(&read("docs/security.md"), "roles").into_iter().map(|row| {
+        let [who, role, place, .., need] = row.as_slice() else { panic!("{row:?}") };
+        ([who, role, place].map(String::clone), need == "bridge")
     });
     rows.collect()
 }

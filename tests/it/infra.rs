@@ -3,7 +3,7 @@
 mod access;
 mod compiler;
 mod existing_hub;
-mod files;
+pub(crate) mod files;
 mod forms;
 mod settings;
 mod shape;

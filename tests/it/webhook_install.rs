@@ -4,7 +4,7 @@ use std::process::Output;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use simulator::stack::{Stack, StackOptions};
+use simulator::stack::{MESSAGE_TYPES, Stack, StackOptions};
 
 use crate::support::*;
 
@@ -14,20 +14,6 @@ const URL: &str = "https://app.azurewebsites.net/api/uplink";
 const BASE_URL: &str = "https://app.azurewebsites.net/api/uplink{/devID}";
 const FUNCTION_KEY: &str = "f-s3cret-f";
 const WEBHOOK_SECRET: &str = "w-s3cret-w";
-
-const TYPES: [&str; 11] = [
-    "uplink_message",
-    "uplink_normalized",
-    "join_accept",
-    "downlink_ack",
-    "downlink_nack",
-    "downlink_sent",
-    "downlink_failed",
-    "downlink_queued",
-    "downlink_queue_invalidated",
-    "location_solved",
-    "service_data",
-];
 
 struct Bench(Stack);
 
@@ -61,7 +47,7 @@ impl Bench {
 
     /// The webhook as the API shows it; `None` if there is none.
     async fn webhook(&self) -> Option<Value> {
-        let fields = format!("headers,downlink_api_key,field_mask,paused,{}", TYPES.join(","));
+        let fields = format!("headers,downlink_api_key,field_mask,paused,{}", MESSAGE_TYPES.join(","));
         let (status, webhook) = self.api(Method::GET, &format!("/tts-iot-hub?field_mask={fields}"), None).await;
         (status == 200).then_some(webhook)
     }
@@ -115,7 +101,7 @@ async fn a_webhook_that_is_missing_is_created_and_then_left_alone() {
     assert_eq!((&webhook["base_url"], &webhook["format"]), (&json!(BASE_URL), &json!("json")));
     let headers = json!({"x-functions-key": FUNCTION_KEY, "X-Webhook-Secret": WEBHOOK_SECRET});
     assert_eq!(webhook["headers"], headers);
-    assert!(TYPES.iter().all(|kind| webhook[kind] == json!({})), "all types, with empty paths: {webhook}");
+    assert!(MESSAGE_TYPES.iter().all(|kind| webhook[kind] == json!({})), "all types, with empty paths: {webhook}");
 
     let again = bench.install(&["--url", BASE_URL], &[]).await;
     assert!(again.status == Some(0) && again.out.contains("unchanged"), "{again:?}");
@@ -161,7 +147,7 @@ async fn a_webhook_that_differs_is_brought_up_to_date_and_what_is_not_ours_stays
     let headers =
         json!({"Authorization": "Basic s3cret", "x-functions-key": FUNCTION_KEY, "X-Webhook-Secret": WEBHOOK_SECRET});
     assert_eq!(after["headers"], headers);
-    assert!(TYPES.iter().all(|kind| after[kind] == json!({})), "{after}");
+    assert!(MESSAGE_TYPES.iter().all(|kind| after[kind] == json!({})), "{after}");
     for kept in ["downlink_api_key", "field_mask", "paused", "created_at"] {
         assert_eq!(after[kept], before[kept], "{kept}");
     }

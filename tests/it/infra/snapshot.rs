@@ -1,23 +1,12 @@
 //! The template as `bicep snapshot` evaluates it.
 
 use serde_json::Value;
+use simulator::entra::Role;
 
 use super::files::json;
 
 /// The committed sets of parameters.
 pub(crate) const SETS: [&str; 4] = ["default", "existing-hub", "f1", "always-ready"];
-
-/// Who is meant by a `principalId`, and what is opened by a role id: the built-in roles
-/// (<https://learn.microsoft.com/azure/role-based-access-control/built-in-roles>).
-const ROLES: [(&str, &str); 7] = [
-    ("4ea46cd5-c1b2-4a8e-910b-273211f9ce47", "IoT Hub Registry Contributor"),
-    ("494bdba2-168f-4f31-a0a1-191d2f7c028c", "IoT Hub Twin Contributor"),
-    ("a638d3c7-ab3a-418d-83e6-5f17a39d4fde", "Azure Event Hubs Data Receiver"),
-    ("2b629674-e913-4c01-ae53-ef4638d8f975", "Azure Event Hubs Data Sender"),
-    ("4633458b-17de-408a-b874-0445c86b69e6", "Key Vault Secrets User"),
-    ("b7e6dc6d-f1e8-4753-8033-0f276bb0955b", "Storage Blob Data Owner"),
-    ("3913510d-42f4-4e42-8a64-420c390055eb", "Monitoring Metrics Publisher"),
-];
 
 /// One evaluated set of parameters.
 pub(crate) struct Snapshot {
@@ -62,12 +51,13 @@ impl Snapshot {
     fn role(&self, assignment: &Value) -> [String; 3] {
         let principal = text(&assignment["properties"]["principalId"]);
         let identities = self.resources("Microsoft.ManagedIdentity/userAssignedIdentities");
-        let identity = identities.into_iter().find(|identity| principal.contains(text(&identity["id"])));
+        let identity =
+            identities.into_iter().find(|identity| principal.contains(&format!("'{}'", text(&identity["id"]))));
         let identity = text(&identity.unwrap_or_else(|| panic!("whose is {principal}?"))["name"]);
         let (_, who) = identity.rsplit_once('-').expect("a name with a suffix");
 
         let role = text(&assignment["properties"]["roleDefinitionId"]);
-        let role = ROLES.iter().find(|(id, _)| role.ends_with(id)).unwrap_or_else(|| panic!("what role is {role}?")).1;
+        let role = Role::find(role).unwrap_or_else(|| panic!("what role is {role}?")).name;
 
         let id = text(&assignment["id"]);
         let (scope, _) = id.split_once("/providers/Microsoft.Authorization/").expect("an assignment on a resource");
